@@ -45,6 +45,7 @@ export const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     ['app.ts', 'all above'],
     ['grpc.ts', ['settings.ts', 'validation.ts', 'text', 'grammar', 'access', 'decode', 'decode/types.ts', 'openai']],
     ['clients', ['decode', 'decode/types.ts']],
+    ['memory-budget.ts', ['app.ts', 'grammar']],
     ['main.ts', 'all above'],
   ]),
 };

@@ -10,6 +10,7 @@ import { validate } from 'dockerfile-utils';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
 import { freePort } from '../bench/chaos/free-port.ts';
+import { bytesOf, memoryNeeds } from './memory-needs.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 const DEPLOY = join(ROOT, 'deploy');
@@ -144,6 +145,12 @@ describe('compose files', () => {
       }
     },
   );
+
+  test.each(SERVICES)('compose.yaml gives the %s the memory that it may use', async (name) => {
+    const { services } = parse(await readFile(join(DEPLOY, 'compose.yaml'), 'utf8'), { merge: true });
+    const limit = String(services[name].mem_limit).replace(/^\$\{[A-Z_]+:-(.*)\}$/, '$1');
+    expect(bytesOf(limit)).toBeGreaterThanOrEqual(memoryNeeds[name] as number);
+  });
 
   test('compose.keys.yaml mounts the file of API keys where the gateway reads it', async () => {
     const { services, secrets } = parse(await readFile(join(DEPLOY, 'compose.keys.yaml'), 'utf8'));

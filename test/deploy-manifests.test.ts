@@ -5,6 +5,7 @@ import { join, relative } from 'node:path';
 import { SETTING_NAMES } from '@ptp/service-kit/setting-names';
 import { describe, expect, test } from 'vitest';
 import { parseAllDocuments } from 'yaml';
+import { bytesOf, memoryNeeds } from './memory-needs.ts';
 
 // Checks every overlay, as kustomize renders it, against the schemas of Kubernetes and the operators, and checks its
 // references.
@@ -152,6 +153,14 @@ describe.skipIf(!KUSTOMIZE).each(overlays)('%s (skipped without kustomize)', (ov
       ]),
     );
     for (const probe of probes.filter(Boolean)) expect(Object.keys(probe)).not.toContain('exec');
+  });
+
+  test('each service may use the memory that the default model needs', () => {
+    for (const { metadata, spec } of deployments) {
+      const { requests, limits } = spec.template.spec.containers[0].resources;
+      expect(bytesOf(limits.memory)).toBeGreaterThanOrEqual(memoryNeeds[metadata.name] as number);
+      if (metadata.name !== 'gateway') expect(requests.memory).toBe(limits.memory);
+    }
   });
 
   test('pods are unprivileged, have a read-only file system and have time to drain', () => {

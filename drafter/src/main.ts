@@ -7,6 +7,8 @@ import { drafterSettings } from './settings.ts';
 await runModelService({
   name: 'drafter',
   settings: drafterSettings,
+  served: ({ model, draftModel }) =>
+    draftModel ? { kind: 'target', path: draftModel } : { kind: 'drafter', path: model },
   openEngine: (options, { draftModel }) =>
     draftModel
       ? openDraftModel({ ...options, dir: draftModel }, options.dir, drafterSettings.draftModel.name)

@@ -2,6 +2,7 @@ import { loadManifest } from '@ptp/protocol/manifest';
 import { type ImplementedService, serve } from '@ptp/protocol/server';
 import { endWhen, runService } from '@ptp/service-kit/lifecycle';
 import type { Logger } from '@ptp/service-kit/log';
+import { budgetFields } from '@ptp/service-kit/memory';
 import { serveMetrics, startMetrics } from '@ptp/service-kit/metrics';
 import type { serviceSettings } from '@ptp/service-kit/service-settings';
 import { type Address, type Setting, type SettingsOf, type SettingsTable, settings } from '@ptp/service-kit/settings';
@@ -9,16 +10,15 @@ import { loadTls, logRenewal } from '@ptp/service-kit/tls-settings';
 import { startTracing } from '@ptp/service-kit/tracing';
 import type { Registry } from 'prom-client';
 import { engineMetrics } from './engine-metrics.ts';
+import { type ModelMemory, modelBudget } from './memory-budget.ts';
 import { prefixCacheLimit } from './prefix-blocks.ts';
-import type { RunObserver, ServiceLimits } from './scheduler.ts';
+import { BATCH_TOKENS, type RunObserver, type ServiceLimits } from './scheduler.ts';
 import { type ModelMessage, modelMessage } from './status-messages.ts';
 import type { Engine, EngineOptions } from './types.ts';
 
 /** Maximum number of prompt tokens in one run. The steps of other sequences can run between two chunks of a prompt. */
 const PREFILL_CHUNK = 128;
-/** Maximum number of tokens in one run, over all sequences of the batch. */
-const BATCH_TOKENS = 192;
-/** Default maximum number of open sequences. An engine may allow fewer. */
+/** Default maximum number of open sequences if another process, a GPU or llama.cpp holds their caches. */
 const SEQUENCE_LIMIT = 256;
 /** Maximum number of waiting slots, unless more sequences may be open. */
 const QUEUE_LIMIT = 256;
@@ -30,6 +30,8 @@ type CommonValues = SettingsOf<CommonSettings>;
 export interface ModelService<Table extends SettingsTable & CommonSettings, E extends Engine> {
   readonly name: 'drafter' | 'verifier';
   readonly settings: Table;
+  /** Returns the part of a model that the engine runs, and the path of this model. */
+  served(config: SettingsOf<Table>): { readonly kind: ModelMemory['kind']; readonly path: string };
   openEngine(options: EngineOptions, config: SettingsOf<Table>): Promise<E>;
   implement(parts: ServiceParts<E>, config: SettingsOf<Table>): Promise<ImplementedService> | ImplementedService;
 }
@@ -59,7 +61,12 @@ export async function runModelService<Table extends SettingsTable & CommonSettin
 
     const { model: dir, engine: address, contextLength, threads, gpuLayers, device, sequences } = config;
     const manifest = await loadManifest(dir, contextLength);
-    const prefixCacheBytes = prefixCacheLimit(config.prefixCacheMegabytes, manifest, service.name);
+    const { kind, path } = service.served(values);
+    const own = path === dir ? manifest : await loadManifest(path, contextLength);
+    const prefixCacheBytes = prefixCacheLimit(config.prefixCacheMegabytes, own, kind);
+    const local = own.engine === 'onnx' && address === '' && device === 'cpu';
+    const memory = local && modelBudget({ kind, manifest: own, sequences, prefixCacheBytes });
+    if (memory) logger.info({ ...budgetFields(memory), sequence_limit: memory.sequences }, 'memory budget');
     const options = { dir, address, contextLength, threads, gpuLayers, device, sequences, prefixCacheBytes, logger };
     const engine = await service.openEngine(options, values);
     onStop(() => engine.dispose());
@@ -73,7 +80,7 @@ export async function runModelService<Table extends SettingsTable & CommonSettin
       onStop(() => served.stop());
     }
 
-    const limit = Math.min(sequences || SEQUENCE_LIMIT, engine.info.maxSequences);
+    const limit = Math.min(memory ? memory.sequences : sequences || SEQUENCE_LIMIT, engine.info.maxSequences);
     const { registry } = metrics;
     const parts: ServiceParts<E> = {
       engine,

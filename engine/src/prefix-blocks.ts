@@ -1,5 +1,5 @@
-import { totalmem } from 'node:os';
 import type { Manifest } from '@ptp/protocol/manifest';
+import { availableMemory } from '@ptp/service-kit/memory';
 
 /**
  * Number of rows in a block. Only whole blocks are reused. Fewer rows are not worth a copy, because nearly all prompts
@@ -37,15 +37,10 @@ const MEMORY_SHARE = 1 / 8;
 export function prefixCacheLimit(
   megabytes: number | 'auto',
   { bytes_per_token: bytes, context_length: length }: Pick<Manifest, 'bytes_per_token' | 'context_length'>,
-  service: 'drafter' | 'verifier',
+  kind: 'target' | 'drafter',
   memory = availableMemory(),
 ): number {
   if (megabytes !== 'auto') return megabytes * 1e6;
-  const bytesPerToken = (service === 'drafter' ? bytes.drafter : undefined) ?? bytes.target;
+  const bytesPerToken = (kind === 'drafter' ? bytes.drafter : undefined) ?? bytes.target;
   return Math.max(SMALLEST, Math.min(SEQUENCES * (length + 1) * bytesPerToken, Math.floor(memory * MEMORY_SHARE)));
-}
-
-/** Returns the memory of the machine, or of the container if that is less. */
-function availableMemory(): number {
-  return Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY);
 }

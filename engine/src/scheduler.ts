@@ -1,6 +1,9 @@
 import { PtpError } from '@ptp/protocol/errors';
 import type { EngineInfo, RunResult } from './types.ts';
 
+/** Maximum number of tokens in one run of a service, over all slots. */
+export const BATCH_TOKENS = 192;
+
 /** Output and timings of a slot. All times are in microseconds. */
 export interface Served<Output> {
   readonly output: Output;

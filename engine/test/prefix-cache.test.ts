@@ -12,9 +12,9 @@ const WIDTH = 4;
 const BYTES_PER_ROW = LAYERS * 2 * WIDTH * 4;
 
 test('by default, has room for two full sequences within limits', () => {
-  const limit = (context_length: number, memory: number, service: 'drafter' | 'verifier' = 'verifier') => {
+  const limit = (context_length: number, memory: number, kind: 'target' | 'drafter' = 'target') => {
     const manifest = { context_length, bytes_per_token: { target: 200_000, drafter: 100_000 } };
-    return prefixCacheLimit('auto', manifest, service, memory);
+    return prefixCacheLimit('auto', manifest, kind, memory);
   };
   expect(limit(2048, 32e9)).toBe(2 * 2049 * 200_000);
   expect(limit(2048, 32e9, 'drafter')).toBe(2 * 2049 * 100_000);
@@ -22,7 +22,7 @@ test('by default, has room for two full sequences within limits', () => {
   expect(limit(40_960, 32e9)).toBe(4e9);
   expect(limit(40_960, 1e9)).toBe(256e6);
   const sizes = { context_length: 100, bytes_per_token: { target: 1 } };
-  expect([0, 7].map((megabytes) => prefixCacheLimit(megabytes, sizes, 'verifier'))).toEqual([0, 7e6]);
+  expect([0, 7].map((megabytes) => prefixCacheLimit(megabytes, sizes, 'target'))).toEqual([0, 7e6]);
 });
 
 /** Returns a cache with room for 64 rows, each of which is filled with its token. */

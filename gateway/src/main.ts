@@ -2,6 +2,7 @@ import type { ErrorCode } from '@ptp/protocol/errors';
 import { loadManifest } from '@ptp/protocol/manifest';
 import { serve } from '@ptp/protocol/server';
 import { runService } from '@ptp/service-kit/lifecycle';
+import { budgetFields } from '@ptp/service-kit/memory';
 import { startMetrics } from '@ptp/service-kit/metrics';
 import { type SettingsOf, settings } from '@ptp/service-kit/settings';
 import { loadTls, logRenewal } from '@ptp/service-kit/tls-settings';
@@ -16,6 +17,7 @@ import { GrammarCache } from './grammar/cache.ts';
 import { generationService } from './grpc.ts';
 import { closeHttp, listenHttp } from './http/listen.ts';
 import { loadListenerTls } from './http/tls.ts';
+import { gatewayBudget } from './memory-budget.ts';
 import { gatewayMetrics, metricsObserver, watchHealth } from './observe/metrics.ts';
 import { capturesContent, spanObserver } from './observe/spans.ts';
 import { TraceStore } from './observe/trace-store.ts';
@@ -32,6 +34,7 @@ await runService('gateway', async (logger, onStop) => {
   const tracing = await startTracing('ptp-gateway');
   onStop(() => tracing.stop());
 
+  logger.info(budgetFields(gatewayBudget(config)), 'memory budget');
   const manifest = await loadManifest(config.model, config.contextLength);
   const local = manifest.drafter !== undefined || config.draftModel !== '' ? [LOCAL_DRAFTER] : [];
   const drafters = config.drafters.length > 0 ? config.drafters.map(({ target }) => target) : local;

@@ -9,6 +9,7 @@ import { Verifier } from './verifier.ts';
 await runModelService({
   name: 'verifier',
   settings: verifierSettings,
+  served: ({ model }) => ({ kind: 'target', path: model }),
   openEngine: (options) => openTargetEngine(options),
   async implement({ engine, model, limits, observe, registry, logger }) {
     const batchInvariant = await selfCheck(engine, registry, logger, await KnownVerdict.of(engine.info));

@@ -1,9 +1,9 @@
-import { totalmem } from 'node:os';
 import { setImmediate } from 'node:timers/promises';
 import { unusable } from '@ptp/protocol/errors';
 import { ggufIdentity } from '@ptp/protocol/gguf-files';
 import { loadManifest, type Manifest } from '@ptp/protocol/manifest';
 import { defaultThreads, startLlama } from '@ptp/service-kit/llama-cpp';
+import { availableMemory } from '@ptp/service-kit/memory';
 import type { Llama, LlamaContext, LlamaModel } from 'node-llama-cpp';
 import type { EngineInfo, EngineOptions } from '../types.ts';
 
@@ -11,7 +11,7 @@ import type { EngineInfo, EngineOptions } from '../types.ts';
 const DEFAULT_SEQUENCES = 8;
 /** Maximum number of sequences in a context of llama.cpp (LLAMA_MAX_SEQ). */
 const MAX_SEQUENCES = 256;
-/** Share of the machine's memory that the KV caches may use if `sequences` is not set. */
+/** Share of the memory of the machine or container that the KV caches may use if `sequences` is not set. */
 const RAM_SHARE = 1 / 4;
 /** Share of the GPU memory left by the weights that the KV caches may use if `sequences` is not set. */
 const VRAM_SHARE = 1 / 2;
@@ -103,7 +103,7 @@ async function reproducibleRuntime(llama: Llama): Promise<readonly unknown[] | u
 
 /** Returns the number of sequences, 1 to 8, whose KV caches fit into a share of the memory. */
 async function affordableSequences(llama: Llama, { context_length, bytes_per_token }: Manifest): Promise<number> {
-  const memory = llama.gpu ? (await llama.getVramState()).free * VRAM_SHARE : totalmem() * RAM_SHARE;
+  const memory = llama.gpu ? (await llama.getVramState()).free * VRAM_SHARE : availableMemory() * RAM_SHARE;
   const fitting = Math.floor(memory / (context_length * bytes_per_token.target));
   return Math.max(1, Math.min(DEFAULT_SEQUENCES, fitting));
 }

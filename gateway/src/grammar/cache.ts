@@ -9,7 +9,7 @@ import type { GrammarState, OutputConstraint, Vocabulary } from './types.ts';
 /** Maximum number of grammars in the cache, so that a repeated constraint costs nothing. */
 const CAPACITY = 32;
 /** Maximum size of the states and masks of all grammars together, estimated, in bytes. */
-const MEMORY_LIMIT = 128 * 2 ** 20;
+export const MEMORY_LIMIT = 128 * 2 ** 20;
 
 /** Cache of the most recently used grammars over one vocabulary, with all states and masks computed so far. */
 export class GrammarCache {

@@ -1,0 +1,55 @@
+import type { Manifest } from '@ptp/protocol/manifest';
+import { availableMemory, budgetOf, type MemoryBudget, requireMemory } from '@ptp/service-kit/memory';
+import { BATCH_TOKENS } from './scheduler.ts';
+
+/**
+ * Node.js with two threads, ONNX Runtime, the buffers of runs, and freed arrays that are not collected yet. Measured with
+ * the default model (docs/deploy.md).
+ */
+const RUNTIME = 340e6;
+/** Graph of one size without its weights. */
+const GRAPH = 10e6;
+/** Number of float32 vectors over the vocabulary per token of a run: logits, probabilities and their sorted copy. */
+const VECTORS = 3;
+/** Default maximum number of open sequences. */
+const SEQUENCE_LIMIT = 256;
+
+export interface ModelMemory {
+  readonly kind: 'target' | 'drafter';
+  readonly manifest: Manifest;
+  /** Maximum number of open sequences. 0 means as many as fit, at most 256. */
+  readonly sequences: number;
+  readonly prefixCacheBytes: number;
+}
+
+/**
+ * Returns the maximum memory of a process that runs a model with ONNX Runtime, and the number of sequences in it. Each
+ * graph has its own copy of the weights, and every sequence may fill the context.
+ *
+ * @throws PtpError `failed_precondition` if the memory does not suffice for the sequences, or for one sequence
+ */
+export function modelBudget(
+  { kind, manifest, sequences, prefixCacheBytes }: ModelMemory,
+  available = availableMemory(),
+): MemoryBudget & { readonly sequences: number } {
+  const perSequence = (manifest.context_length + 1) * (manifest.bytes_per_token[kind] ?? 0);
+  const graphs = (kind === 'target' ? manifest.target?.slots : undefined) ?? manifest.max_slots;
+  const parts = {
+    runtime: RUNTIME + BATCH_TOKENS * manifest.sizes.vocab * VECTORS * Float32Array.BYTES_PER_ELEMENT,
+    model: graphs.length * (weightsInMemory(kind, manifest) + GRAPH),
+    prefix_cache: prefixCacheBytes,
+  };
+  const room = Math.floor((available - budgetOf(parts).total) / perSequence);
+  const count = sequences || Math.max(1, Math.min(SEQUENCE_LIMIT, room));
+  const budget = budgetOf({ ...parts, sequences: count * perSequence }, available);
+  const lower = room >= 1 ? `lower PTP_SEQUENCE_LIMIT from ${count} to ${room}` : 'lower PTP_PREFIX_CACHE_MB';
+  requireMemory(budget, `${lower}, or raise the memory limit`);
+  return { ...budget, sequences: count };
+}
+
+/** Returns the size of the weights after loading. Weights that are stored as float16 but used as float32 double. */
+function weightsInMemory(kind: 'target' | 'drafter', manifest: Manifest): number {
+  const { precision, storage } = manifest[kind] ?? {};
+  const bytes = manifest.files[`${kind}.weights`]?.bytes ?? 0;
+  return storage === 'float16' && precision === 'float32' ? 2 * bytes : bytes;
+}

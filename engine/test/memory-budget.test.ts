@@ -1,0 +1,42 @@
+import { join } from 'node:path';
+import { loadManifest } from '@ptp/protocol/manifest';
+import { budgetFields } from '@ptp/service-kit/memory';
+import { expect, test } from 'vitest';
+import { type ModelMemory, modelBudget } from '../src/memory-budget.ts';
+
+const manifest = await loadManifest(join(import.meta.dirname, '../../test/models/tiny'));
+const small: ModelMemory = { kind: 'target', manifest, sequences: 0, prefixCacheBytes: 0 };
+const perSequence = (manifest.context_length + 1) * manifest.bytes_per_token.target;
+const alone = modelBudget({ ...small, sequences: 1 }, 1e12).total;
+
+test('a budget is the sum of its parts, and admits the sequences that fit', () => {
+  const budget = modelBudget({ ...small, prefixCacheBytes: 7e6 }, alone + 7e6 + 4.5 * perSequence);
+  expect(budget.sequences).toBe(5);
+  expect(budget.parts).toMatchObject({ prefix_cache: 7e6, sequences: 5 * perSequence });
+  expect(budget.total).toBe(Object.values(budget.parts).reduce((a, b) => a + b));
+  expect(modelBudget(small, 1e12).sequences).toBe(256);
+  const fields = budgetFields(budget);
+  expect(fields).toMatchObject({ prefix_cache_mb: 7, total_mb: Math.ceil(budget.total / 1e6) });
+});
+
+test('each graph has its own weights, and weights stored as float16 double if they are used as float32', () => {
+  const model = (changes: object, kind: ModelMemory['kind'] = 'target') => {
+    const changed = { ...manifest, ...changes } as typeof manifest;
+    return modelBudget({ ...small, kind, manifest: changed }, 1e12).parts.model ?? 0;
+  };
+  const weights = manifest.files['target.weights']?.bytes ?? 0;
+  const slots = (...slots: number[]) => ({ target: { slots } });
+  expect(model(slots(1, 2, 4)) - model(slots(1, 2))).toBe(10e6 + weights);
+  const doubled = { target: { slots: [1], precision: 'float32', storage: 'float16' } };
+  expect(model(doubled) - model(slots(1))).toBe(weights);
+  expect(model({ max_slots: [1] }, 'drafter')).toBe(10e6 + 2 * (manifest.files['drafter.weights']?.bytes ?? 0));
+});
+
+test('a budget above the memory is rejected in a sentence that names the setting to lower', () => {
+  const many = { ...small, sequences: 3_000_000 };
+  expect(() => modelBudget(many, alone + 8.5 * perSequence)).toThrow(
+    /^the process needs \d+ MB of memory \(runtime \d+, model \d+, prefix cache 0, sequences \d+\), but has \d+ MB: lower PTP_SEQUENCE_LIMIT from 3000000 to 9, or raise the memory limit$/,
+  );
+  expect(() => modelBudget({ ...small, prefixCacheBytes: 9e9 }, alone)).toThrow(/lower PTP_PREFIX_CACHE_MB, or raise/);
+  expect(() => modelBudget(small, alone - perSequence)).toThrow(/raise the memory limit/);
+});
