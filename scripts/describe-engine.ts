@@ -10,7 +10,7 @@ import { isHttp, settings } from '@ptp/service-kit/settings';
 import { loadTls, tlsSettings } from '@ptp/service-kit/tls-settings';
 import { verifierSettings } from '../verifier/src/settings.ts';
 import type { ReadyModel } from './start-model.ts';
-import { root } from './supervisor.ts';
+import { root, sourceType } from './supervisor.ts';
 
 /** Describes the engine inside the verifier: its device and its number of threads. */
 export async function describeLocalEngine(env: NodeJS.ProcessEnv, { path, manifest }: ReadyModel): Promise<string> {
@@ -59,7 +59,7 @@ export function llamaDevice(env: NodeJS.ProcessEnv): Promise<LlamaDevice | undef
 }
 
 async function probeLlama(env: NodeJS.ProcessEnv): Promise<LlamaDevice | undefined> {
-  const script = join(root, 'scripts', 'llama-device.ts');
+  const script = join(root, 'scripts', `llama-device${sourceType}`);
   const probe = await promisify(execFile)(process.execPath, [script], { env }).catch(() => undefined);
   return probe && JSON.parse(probe.stdout);
 }

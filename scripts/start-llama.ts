@@ -1,13 +1,16 @@
 /** Installs node-llama-cpp, which runs GGUF files, when it is first needed. */
 import { existsSync, lstatSync, mkdirSync, readFileSync, readlinkSync, renameSync, rmSync, symlinkSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { hasNvidiaGpu } from './gpus.ts';
 import { runNpm } from './npm.mjs';
-import { root, StartError, say } from './supervisor.ts';
+import { StartError, say } from './supervisor.ts';
 
 const PACKAGE = 'node-llama-cpp';
-const LINK = join(root, 'node_modules', PACKAGE);
+const SERVICE_KIT = join(fileURLToPath(import.meta.resolve('@ptp/service-kit/llama-cpp')), '..', '..');
+/** Path at which service-kit and engine, which are next to each other, find the package. */
+const LINK = join(SERVICE_KIT, '..', 'node_modules', PACKAGE);
 
 /** Accelerators for which node-llama-cpp has a package in addition to the package for the CPU. */
 export type Accelerator = 'cuda' | 'vulkan';
@@ -40,7 +43,7 @@ function accelerator(): Accelerator | undefined {
  * @throws StartError if npm cannot install it
  */
 export async function installLlama(caches: string): Promise<void> {
-  const { peerDependencies } = JSON.parse(readFileSync(join(root, 'service-kit', 'package.json'), 'utf8'));
+  const { peerDependencies } = JSON.parse(readFileSync(join(SERVICE_KIT, 'package.json'), 'utf8'));
   const version: string = peerDependencies[PACKAGE];
   if (existsSync(LINK) && !lstatSync(LINK).isSymbolicLink()) return; // The user has installed the package.
   const { packages, megabytes } = binaryPackages(process.platform, process.arch, accelerator());
@@ -60,5 +63,6 @@ export async function installLlama(caches: string): Promise<void> {
   }
   if (existsSync(LINK) && readlinkSync(LINK) === target) return;
   rmSync(LINK, { force: true });
+  mkdirSync(dirname(LINK), { recursive: true });
   symlinkSync(target, LINK, 'junction');
 }

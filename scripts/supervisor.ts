@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { join } from 'node:path';
+import { extname, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { styleText } from 'node:util';
@@ -26,6 +26,8 @@ export interface Service {
 }
 
 export const root = join(import.meta.dirname, '..');
+/** Ending of this project's source files: `.ts` in a clone, `.js` in the npm package. */
+export const sourceType = extname(import.meta.filename);
 
 /** Prints a line of the supervisor among the lines of the services. */
 export const say = (text: string) => printLine('start', 'bold', text);
@@ -68,7 +70,10 @@ export class Supervisor {
    */
   async start(service: Service): Promise<void> {
     if (this.#stopping) return;
-    const [program = '', ...args] = service.command ?? [process.execPath, join(root, service.name, 'src', 'main.ts')];
+    const [program = '', ...args] = service.command ?? [
+      process.execPath,
+      join(root, service.name, 'src', `main${sourceType}`),
+    ];
     const child = spawn(program, args, {
       cwd: root,
       env: { ...this.#env, ...service.env },

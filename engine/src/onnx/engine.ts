@@ -1,3 +1,4 @@
+import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { PtpError } from '@ptp/protocol/errors';
 import type { Manifest } from '@ptp/protocol/manifest';
@@ -48,7 +49,9 @@ interface Started {
 async function start(kind: ModelKind, options: EngineOptions): Promise<Started> {
   const { model, manifest } = await loadModel(kind, options);
   return startOnDevice(model, options, async (placed) => {
-    const worker = new Worker(new URL('./worker.ts', import.meta.url), { workerData: placed });
+    const worker = new Worker(new URL(`./worker${extname(import.meta.filename)}`, import.meta.url), {
+      workerData: placed,
+    });
     await new Promise<void>((resolve, reject) => {
       const fail = (cause: unknown) =>
         reject(new PtpError('failed_precondition', `the ${kind} in \`${options.dir}\` cannot be loaded`, { cause }));

@@ -1,0 +1,79 @@
+/**
+ * `npm run pack`: builds the packages for npm. dist/packages gets a folder and an archive for each: the libraries
+ * `@ptp/*`, and `ptp-server` with everything else that serves. Node strips no types in node_modules, so they contain
+ * JavaScript. With --without-model, ptp-server lacks the bundled pair, which makes this much faster.
+ */
+import { execFileSync } from 'node:child_process';
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { runNpm } from './npm.mjs';
+
+const ROOT = join(import.meta.dirname, '..');
+const BUILD = join(ROOT, 'dist', 'build');
+const PACKAGES = join(ROOT, 'dist', 'packages');
+const LIBRARIES = ['protocol', 'service-kit', 'engine'];
+const APPS = ['drafter', 'verifier', 'gateway'];
+/** Parts of ptp-server that are not compiled. */
+const ASSETS = [
+  ...['README.md', 'gateway/web', 'scripts/npm.mjs', 'training/src', 'training/pyproject.toml'],
+  ...(process.argv.includes('--without-model') ? [] : ['models/default']),
+];
+
+type Names = Record<string, string>;
+interface Manifest {
+  readonly version: string;
+  readonly exports?: Names;
+  readonly dependencies?: Names;
+  readonly [field: string]: unknown;
+}
+
+const read = (folder: string): Manifest => JSON.parse(readFileSync(join(ROOT, folder, 'package.json'), 'utf8'));
+
+/** Returns the fields that all packages have. npm accepts a provenance statement only for the repository that builds. */
+function common({ private: _, scripts, workspaces, devDependencies, optionalDependencies, ...fields }: Manifest) {
+  const { GITHUB_REPOSITORY } = process.env;
+  return {
+    ...fields,
+    engines: { node: '>=24' },
+    ...(GITHUB_REPOSITORY && { repository: `github:${GITHUB_REPOSITORY}` }),
+    publishConfig: { access: 'public', provenance: true },
+  };
+}
+
+/** Returns the manifest of a library. Test doubles are not part of it. */
+function libraryManifest(manifest: Manifest): object {
+  const entries = Object.entries(manifest.exports ?? {}).filter(([path]) => !path.startsWith('./testing/'));
+  const exports = entries.map(([path, source]) => {
+    const file = source.replace(/\.ts$/, '');
+    return [path, { types: `${file}.d.ts`, default: `${file}.js` }];
+  });
+  return { ...common(manifest), exports: Object.fromEntries(exports), files: ['src', '!src/testing', 'LICENSE'] };
+}
+
+/** Returns the manifest of ptp-server, which needs what the services need that it contains. */
+function serverManifest(manifest: Manifest): object {
+  const needed = [manifest, ...APPS.map(read)].flatMap(({ dependencies = {} }) => Object.entries(dependencies));
+  return {
+    ...common(manifest),
+    bin: { ptp: 'cli/ptp.js' },
+    files: ['bench', 'cli', 'scripts', ...APPS, 'models', 'training', '!**/__pycache__'],
+    dependencies: Object.fromEntries(needed.sort(([a], [b]) => (a < b ? -1 : 1))),
+  };
+}
+
+/** Writes and packs a package. @param parts its files, by their path in `from` */
+function pack(name: string, manifest: object, from: string, parts: readonly string[], assets: readonly string[]): void {
+  const folder = join(PACKAGES, name);
+  for (const part of parts) cpSync(join(from, part), join(folder, part), { recursive: true });
+  for (const asset of [...assets, 'LICENSE']) cpSync(join(ROOT, asset), join(folder, asset), { recursive: true });
+  writeFileSync(join(folder, 'package.json'), `${JSON.stringify(manifest, null, 2)}\n`);
+  const problem = runNpm(['pack', '--loglevel=error', '--pack-destination', PACKAGES], folder);
+  if (problem) throw new Error(problem);
+}
+
+rmSync(join(ROOT, 'dist'), { recursive: true, force: true });
+mkdirSync(PACKAGES, { recursive: true });
+const tsc = join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc');
+execFileSync(process.execPath, [tsc, '-p', 'tsconfig.build.json'], { cwd: ROOT, stdio: 'inherit' });
+for (const name of LIBRARIES) pack(name, libraryManifest(read(name)), join(BUILD, name), ['src'], []);
+pack('ptp-server', serverManifest(read('.')), BUILD, ['bench', 'cli', 'scripts', ...APPS], ASSETS);
