@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { loadManifest } from '@ptp/protocol/manifest';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { Member } from '../bench/chaos/fleet.ts';
+import { Member } from '../bench/chaos/member.ts';
 import { modelInfoOf, PairClient } from '../gateway/src/clients/pair-client.ts';
 import { PairGenerator } from '../gateway/src/decode/generate.ts';
 import type { GenerationRequest } from '../gateway/src/decode/types.ts';
@@ -31,9 +31,10 @@ beforeAll(async () => {
     string,
     string,
   ];
-  engine = new Member('engine', {}, [join(ROOT, 'bench', 'engine-worker.ts'), 'target', engineAddress, model]);
+  const command = [join(ROOT, 'bench', 'engine-worker.ts'), 'target', engineAddress, model];
+  engine = new Member({ kind: 'engine', env: {}, command });
   const settings = { PTP_MODEL: model, PTP_ENGINE: engineAddress, PTP_LISTEN: address, PTP_LOG_LEVEL: 'silent' };
-  verifier = new Member('verifier', settings);
+  verifier = new Member({ kind: 'verifier', env: settings });
   for (const member of [engine, verifier]) member.start();
   client = new PairClient({
     model: modelInfoOf(await loadManifest(model)),

@@ -8,8 +8,8 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
-import { Member } from '../bench/chaos/fleet.ts';
 import { freePort } from '../bench/chaos/free-port.ts';
+import { Member } from '../bench/chaos/member.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 const has = (program: string) => spawnSync(program, ['--version']).status === 0;
@@ -84,22 +84,31 @@ describe.skipIf(!tools)(
         OTEL_BSP_SCHEDULE_DELAY: '200',
       };
       members = [
-        new Member('verifier', {
-          ...env,
-          PTP_LISTEN: `127.0.0.1:${ports.verifier}`,
-          PTP_METRICS_LISTEN: `127.0.0.1:${metrics.verifier}`,
+        new Member({
+          kind: 'verifier',
+          env: {
+            ...env,
+            PTP_LISTEN: `127.0.0.1:${ports.verifier}`,
+            PTP_METRICS_LISTEN: `127.0.0.1:${metrics.verifier}`,
+          },
         }),
-        new Member('drafter', {
-          ...env,
-          PTP_LISTEN: `127.0.0.1:${ports.drafter}`,
-          PTP_METRICS_LISTEN: `127.0.0.1:${metrics.drafter}`,
+        new Member({
+          kind: 'drafter',
+          env: {
+            ...env,
+            PTP_LISTEN: `127.0.0.1:${ports.drafter}`,
+            PTP_METRICS_LISTEN: `127.0.0.1:${metrics.drafter}`,
+          },
         }),
-        new Member('gateway', {
-          ...env,
-          PTP_LISTEN: `127.0.0.1:${ports.http}`,
-          PTP_GRPC_LISTEN: `127.0.0.1:${ports.grpc}`,
-          PTP_VERIFIERS: `127.0.0.1:${ports.verifier}`,
-          PTP_DRAFTERS: `127.0.0.1:${ports.drafter}`,
+        new Member({
+          kind: 'gateway',
+          env: {
+            ...env,
+            PTP_LISTEN: `127.0.0.1:${ports.http}`,
+            PTP_GRPC_LISTEN: `127.0.0.1:${ports.grpc}`,
+            PTP_VERIFIERS: `127.0.0.1:${ports.verifier}`,
+            PTP_DRAFTERS: `127.0.0.1:${ports.drafter}`,
+          },
         }),
       ];
       for (const member of members) member.start();

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { connect, createServer, type NetConnectOpts, type Socket } from 'node:net';
+import { connect, createServer, type ListenOptions, type NetConnectOpts, type Socket } from 'node:net';
 
 /** A TCP proxy in front of one service. It behaves like a bad network. */
 export class BadNetwork {
@@ -17,9 +17,10 @@ export class BadNetwork {
     this.#target = target;
   }
 
-  static async start(target: NetConnectOpts): Promise<BadNetwork> {
+  /** @param at address of the proxy. Default: a free port of 127.0.0.1 */
+  static async start(target: NetConnectOpts, at: ListenOptions = { port: 0, host: '127.0.0.1' }): Promise<BadNetwork> {
     const network = new BadNetwork(target);
-    await once(network.#server.listen(0, '127.0.0.1'), 'listening');
+    await once(network.#server.listen(at), 'listening');
     return network;
   }
 

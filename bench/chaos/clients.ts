@@ -12,8 +12,10 @@ export interface Question {
 export const newTally = () => ({
   streams: 0,
   right: 0,
-  /** Number of requests rejected before the first token, by status. */
+  /** Number of requests refused before the first token, by status: 429 and 503. */
   refused: {} as Record<string, number>,
+  /** Number of requests that got another error status, such as 500. */
+  failed: 0,
   /** Number of streams whose text differs from the known text. */
   wrong: 0,
   /** Number of streams that began, but ended with an error or never ended. */
@@ -26,9 +28,11 @@ export const newTally = () => ({
   /** Number of tokens in the correct texts. */
   tokens: 0,
 });
-type Tally = ReturnType<typeof newTally>;
+export type Tally = ReturnType<typeof newTally>;
 
 const PROMPTS = ['def read(', 'import os\n', 'class Node:\n    ', 'for i in range(', '    return '];
+/** Statuses of an overloaded server, and of one without a verifier. */
+const REFUSALS: readonly number[] = [429, 503];
 /** Pause in milliseconds before a rejected client retries. */
 const RETRY_MS = 100;
 
@@ -76,17 +80,21 @@ export async function keepAsking(
     try {
       await ask(completions, question, tally);
     } catch (error) {
-      // Only a rejection has a status.
-      const { status, message } = error as APIError;
-      if (status === undefined) {
-        tally.lost++;
-        tally.errors[message] = (tally.errors[message] ?? 0) + 1;
-      } else {
-        tally.refused[status] = (tally.refused[status] ?? 0) + 1;
-        await sleep(RETRY_MS);
-      }
+      count(error as APIError, tally);
+      await sleep(RETRY_MS);
     }
   }
+}
+
+/** Counts a request that got no text. Only an error that came before the first token has a status. */
+export function count({ status, message }: Pick<APIError, 'status' | 'message'>, tally: Tally): void {
+  if (status !== undefined && REFUSALS.includes(status)) {
+    tally.refused[status] = (tally.refused[status] ?? 0) + 1;
+    return;
+  }
+  if (status === undefined) tally.lost++;
+  else tally.failed++;
+  tally.errors[message] = (tally.errors[message] ?? 0) + 1;
 }
 
 /** Sends one request. @throws APIError if the request is rejected, or its stream is lost */

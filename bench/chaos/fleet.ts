@@ -1,191 +1,229 @@
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { readdirSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { connect } from '@ptp/protocol/client';
+import { getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { Tls } from '@ptp/protocol/credentials';
-import { VerifierService } from '@ptp/protocol/gen/ptp/v1/verifier_pb';
 import { BadNetwork } from './bad-network.ts';
+import { Authority, type Identity } from './certificates.ts';
 import { freePort } from './free-port.ts';
+import { type LoopDelays, readLoopDelay } from './loop-delay.ts';
+import { Member, ROOT } from './member.ts';
+import { NAMES_FILE, Names } from './names.ts';
+import { type Node, openSequences, stopNode } from './node.ts';
 
-const ROOT = join(import.meta.dirname, '..', '..');
 const START_TIMEOUT_MS = 60_000;
+/** Time in milliseconds for the streams of a removed replica to end. */
+const LEAVE_MS = 3_000;
 
-type Kind = 'verifier' | 'drafter' | 'gateway' | 'engine';
+/** Number of times that a replica is asked for open sequences before it counts as unused. */
+const USE_CHECKS = 20;
 
-/** One process of the fleet. It is restarted when it ends unexpectedly. */
-export class Member {
-  readonly kind: Kind;
-  readonly #env: NodeJS.ProcessEnv;
-  readonly #command: readonly string[];
-  #child: ChildProcess | undefined;
-  #ending = false;
-  #restart: NodeJS.Timeout | undefined;
+type Service = 'verifier' | 'drafter';
+const nameOf = (kind: Service) => `${kind}s.ptp.test`;
 
-  /** @param command script and arguments. Default: the main script of the service */
-  constructor(kind: Kind, env: NodeJS.ProcessEnv, command: readonly string[] = [join(ROOT, kind, 'src', 'main.ts')]) {
-    this.kind = kind;
-    this.#env = env;
-    this.#command = command;
-  }
-
-  start(): void {
-    const child = spawn(process.execPath, this.#command, {
-      cwd: ROOT,
-      env: { ...process.env, PTP_LOG_LEVEL: process.env.PTP_LOG_LEVEL ?? 'fatal', ...this.#env },
-      stdio: ['ignore', 'inherit', 'inherit'],
-    });
-    this.#child = child;
-    child.once('exit', () => {
-      if (this.#child === child && !this.#ending) this.#restart = setTimeout(() => this.start(), 500);
-    });
-    this.#ending = false;
-  }
-
-  get running(): boolean {
-    return this.#child?.exitCode === null && this.#child.signalCode === null;
-  }
-
-  /** Resident memory in MB, and number of open files and sockets. Both are 0 while the process is down. */
-  get usage(): { readonly mb: number; readonly handles: number } {
-    const pid = this.#child?.pid;
-    if (!this.running || pid === undefined) return { mb: 0, handles: 0 };
-    const kilobytes = Number(execFileSync('ps', ['-o', 'rss=', '-p', String(pid)]));
-    return { mb: Math.round((kilobytes * 1024) / 1e6), handles: readdirSync(`/proc/${pid}/fd`).length };
-  }
-
-  signal(signal: NodeJS.Signals): void {
-    if (this.running) this.#child?.kill(signal);
-  }
-
-  /** Stops the process and keeps it down until `start`. */
-  async end(signal: NodeJS.Signals): Promise<void> {
-    clearTimeout(this.#restart);
-    this.#ending = true;
-    if (!this.running || !this.#child) return;
-    const ended = once(this.#child, 'exit');
-    this.#child.kill(signal);
-    await ended;
-  }
-}
-
-/** A service and the bad network in front of it. */
-export interface Node {
-  readonly member: Member;
-  /** Process that runs the model, if it is not the service. */
-  readonly engine?: Member;
-  readonly network: BadNetwork;
-  readonly port: number;
+export interface FleetOptions {
+  readonly models: string;
+  readonly verifiers: number;
+  readonly drafters: number;
 }
 
 /** A gateway, verifiers and drafters. Each is a separate process. */
-export type Fleet = Awaited<ReturnType<typeof startFleet>>;
+export class Fleet {
+  readonly verifiers: Node[] = [];
+  readonly drafters: Node[] = [];
+  /** Promises that the server has broken, as seen by faults. */
+  readonly broken: string[] = [];
+  /** Number of replicas that were added, and of those that have served streams. */
+  readonly replicas = { added: 0, used: 0 };
+  readonly authority: Authority;
+  readonly gateway: Member;
+  readonly port: number;
+  readonly grpcPort: number;
+  /** Credentials of the client that counts open sequences. */
+  readonly #tls: Tls;
+  readonly #models: string;
+  readonly #folder: string;
+  readonly #names: Names;
+  readonly #ports: Readonly<Record<Service, number>>;
+  /** Process that does nothing, whose event loop is compared with the gateway's. */
+  readonly #idle: Member;
+  #addresses = 0;
 
-/**
- * Starts services that communicate over TCP with mutual TLS. Every verifier and drafter is behind a bad network, and
- * every second one has its engine in another process.
- */
-export async function startFleet(models: string, counts: { verifiers: number; drafters: number }) {
-  const folder = await mkdtemp(join(tmpdir(), 'ptp-chaos-'));
-  const tls = createCertificate(folder);
-  const env = {
-    PTP_MODEL: models,
-    PTP_TLS_CERT_FILE: tls.cert,
-    PTP_TLS_KEY_FILE: tls.key,
-    PTP_TLS_CA_FILE: tls.cert,
-  };
-  const engineOf = (kind: 'verifier' | 'drafter', path: string) => {
-    const [address, model] = [`unix:${path}`, kind === 'verifier' ? 'target' : 'drafter'];
-    const member = new Member('engine', {}, [join(ROOT, 'bench', 'engine-worker.ts'), model, address, models]);
+  private constructor(folder: string, models: string, ports: readonly number[]) {
+    const [port = 0, grpcPort = 0, verifier = 0, drafter = 0] = ports;
+    this.#folder = folder;
+    this.#models = models;
+    this.#ports = { verifier, drafter };
+    this.port = port;
+    this.grpcPort = grpcPort;
+    this.authority = new Authority(folder);
+    this.#tls = new Tls(this.authority.issue('gateway'));
+    this.#names = new Names(join(folder, 'names.json'));
+    this.#idle = new Member({
+      kind: 'idle',
+      env: {},
+      command: [join(ROOT, 'bench/chaos/idle.ts'), this.#delayOf('idle')],
+    });
+    this.gateway = this.#gateway();
+  }
+
+  /**
+   * Starts services that communicate over TCP with mutual TLS. Every verifier and drafter is behind a bad network, and
+   * every second one has its engine in another process. The gateway finds them by DNS names.
+   */
+  static async start({ models, verifiers, drafters }: FleetOptions): Promise<Fleet> {
+    const folder = await mkdtemp(join(tmpdir(), 'ptp-chaos-'));
+    const ports = [await freePort(), await freePort(), await freePort(), await freePort()];
+    const fleet = new Fleet(folder, models, ports);
+    // Clients in this process trust the gateway.
+    setDefaultCACertificates([...getCACertificates('default'), fleet.authority.pem]);
+    try {
+      while (fleet.verifiers.length < verifiers) fleet.verifiers.push(await fleet.#startNode('verifier'));
+      while (fleet.drafters.length < drafters) fleet.drafters.push(await fleet.#startNode('drafter'));
+      fleet.#idle.start();
+      fleet.gateway.start();
+      await fleet.ready();
+      return fleet;
+    } catch (error) {
+      await fleet.stop();
+      throw error;
+    }
+  }
+
+  get url(): string {
+    return `https://127.0.0.1:${this.port}`;
+  }
+
+  /** Ports of all servers: of the gateway's two APIs, and of all services. */
+  get doors(): number[] {
+    return [this.port, this.grpcPort, ...[...this.verifiers, ...this.drafters].map(({ port }) => port)];
+  }
+
+  /** Resolves when the gateway reaches a verifier and a drafter. */
+  async ready(): Promise<void> {
+    let answer: unknown;
+    for (const until = performance.now() + START_TIMEOUT_MS; performance.now() < until; await sleep(100)) {
+      const probe = await fetch(`${this.url}/readyz`).then((response) => response.json(), String);
+      if (probe.verifier && probe.drafter) return;
+      answer = probe;
+    }
+    throw new Error(`the fleet was not ready within ${START_TIMEOUT_MS / 1000} s: ${JSON.stringify(answer)}`);
+  }
+
+  /** Returns the number of open sequences on all verifiers. */
+  async openSequences(): Promise<number> {
+    const open = await Promise.all(this.verifiers.map((node) => openSequences(node, this.#tls)));
+    return open.reduce((sum, count) => sum + count, 0);
+  }
+
+  /** Adds a verifier, and waits until it serves. */
+  async addVerifier(): Promise<Node> {
+    this.replicas.added++;
+    const node = await this.#startNode('verifier');
+    for (const until = performance.now() + START_TIMEOUT_MS; performance.now() < until; await sleep(200)) {
+      if ((await this.#openAt(node)) !== undefined) break;
+    }
+    return node;
+  }
+
+  /** Takes a verifier out of DNS, and stops it once its streams have ended or moved. */
+  async removeVerifier(node: Node): Promise<void> {
+    for (let attempt = 0; attempt < USE_CHECKS; attempt++) {
+      if (await this.#openAt(node)) {
+        this.replicas.used++;
+        break;
+      }
+      await sleep(200);
+    }
+    node.registration.remove();
+    await sleep(LEAVE_MS);
+    await stopNode(node);
+  }
+
+  /** Starts another measurement of the delays of event loops. */
+  resetDelays(): void {
+    for (const member of [this.gateway, this.#idle]) member.signal('SIGUSR2');
+  }
+
+  /** Delay of the event loops of the gateway and of the process that does nothing. */
+  get delays(): { readonly gateway: LoopDelays; readonly idle: LoopDelays } {
+    return { gateway: readLoopDelay(this.#delayOf('gateway')), idle: readLoopDelay(this.#delayOf('idle')) };
+  }
+
+  async stop(): Promise<void> {
+    await this.gateway.end('SIGKILL');
+    await this.#idle.end('SIGKILL');
+    for (const node of [...this.verifiers, ...this.drafters]) await stopNode(node);
+    await rm(this.#folder, { recursive: true, force: true });
+  }
+
+  /** Returns the number of open sequences of a verifier, or undefined if it does not answer. */
+  #openAt(node: Node): Promise<number | undefined> {
+    return openSequences(node, this.#tls).catch(() => undefined);
+  }
+
+  #gateway(): Member {
+    const identity = this.authority.issue('gateway');
+    const env = {
+      ...tlsSettings(identity),
+      PTP_MODEL: this.#models,
+      PTP_HTTP_TLS_CERT_FILE: identity.cert,
+      PTP_HTTP_TLS_KEY_FILE: identity.key,
+      PTP_LISTEN: `127.0.0.1:${this.port}`,
+      PTP_GRPC_LISTEN: `127.0.0.1:${this.grpcPort}`,
+      PTP_VERIFIERS: `${nameOf('verifier')}:${this.#ports.verifier}`,
+      PTP_DRAFTERS: `${nameOf('drafter')}:${this.#ports.drafter}`,
+      PTP_DRAFT_TIMEOUT_SECONDS: '0.3',
+      PTP_VERIFY_TIMEOUT_SECONDS: '1.5',
+      PTP_DRAFT_MODE: 'overlap',
+      [NAMES_FILE]: join(this.#folder, 'names.json'),
+      CHAOS_DELAY_FILE: this.#delayOf('gateway'),
+    };
+    const preload = ['--import', join(ROOT, 'bench', 'chaos', 'in-gateway.ts')];
+    const command = [...preload, join(ROOT, 'gateway', 'src', 'main.ts')];
+    return new Member({ kind: 'gateway', env, command, identity });
+  }
+
+  async #startNode(kind: Service): Promise<Node> {
+    const [port, index] = [await freePort(), this.#addresses++];
+    const engine = index % 2 === 1 ? this.#engine(kind, index) : undefined;
+    const names = [kind, nameOf(kind)];
+    const identity = this.authority.issue(...names);
+    const env = {
+      ...tlsSettings(identity),
+      PTP_MODEL: this.#models,
+      PTP_LISTEN: `127.0.0.1:${port}`,
+      PTP_DRAIN_SECONDS: '1',
+      PTP_ENGINE: engine?.address,
+    };
+    const member = new Member({ kind, env, identity });
+    member.start();
+    const host = `127.0.1.${index + 1}`;
+    const network = await BadNetwork.start({ port, host: '127.0.0.1' }, { port: this.#ports[kind], host });
+    const registration = {
+      add: () => this.#names.add(nameOf(kind), host),
+      remove: () => this.#names.remove(nameOf(kind), host),
+    };
+    registration.add();
+    const { authority } = this;
+    return { member, port, network, authority, names, registration, ...(engine && { engine: engine.member }) };
+  }
+
+  #engine(kind: Service, index: number): { readonly member: Member; readonly address: string } {
+    const address = `unix:${join(this.#folder, `engine-${index}.sock`)}`;
+    const model = kind === 'verifier' ? 'target' : 'drafter';
+    const command = [join(ROOT, 'bench', 'engine-worker.ts'), model, address, this.#models];
+    const member = new Member({ kind: 'engine', env: {}, command });
     member.start();
     return { member, address };
-  };
-  const startNodes = async (kind: 'verifier' | 'drafter', count: number) => {
-    const nodes: Node[] = [];
-    while (nodes.length < count) {
-      const port = await freePort();
-      const engine = nodes.length % 2 === 1 ? engineOf(kind, join(folder, `${kind}-${nodes.length}.sock`)) : undefined;
-      const settings = { PTP_LISTEN: `127.0.0.1:${port}`, PTP_DRAIN_SECONDS: '1', PTP_ENGINE: engine?.address };
-      const member = new Member(kind, { ...env, ...settings });
-      member.start();
-      const network = await BadNetwork.start({ port, host: '127.0.0.1' });
-      nodes.push({ member, port, network, ...(engine && { engine: engine.member }) });
-    }
-    return nodes;
-  };
-  const addressesOf = (nodes: readonly Node[]) => nodes.map(({ network }) => `127.0.0.1:${network.port}`).join(',');
-  const verifiers = await startNodes('verifier', counts.verifiers);
-  const drafters = await startNodes('drafter', counts.drafters);
-  const port = await freePort();
-  const gateway = new Member('gateway', {
-    ...env,
-    PTP_LISTEN: `127.0.0.1:${port}`,
-    PTP_GRPC_LISTEN: `127.0.0.1:${await freePort()}`,
-    PTP_VERIFIERS: addressesOf(verifiers),
-    PTP_DRAFTERS: addressesOf(drafters),
-    PTP_DRAFT_TIMEOUT_SECONDS: '0.3',
-    PTP_VERIFY_TIMEOUT_SECONDS: '1.5',
-    PTP_DRAFT_MODE: 'overlap',
-  });
-  gateway.start();
-  const url = `http://127.0.0.1:${port}`;
-  const clientTls = new Tls({ ...tls, ca: tls.cert });
-  const fleet = {
-    url,
-    gateway,
-    verifiers,
-    drafters,
-    /** Resolves when the gateway reaches a verifier and a drafter. */
-    ready: () => untilReady(url),
-    /** Returns the number of open sequences on all verifiers, queried directly and not through the proxies. */
-    async openSequences() {
-      let open = 0;
-      for (const { port } of verifiers) {
-        const client = connect(VerifierService, `127.0.0.1:${port}`, { tls: clientTls, apart: true });
-        open += (await client.getTarget({}, { deadlineMs: 5000 })).openSequences;
-        client.close();
-      }
-      return open;
-    },
-    async stop() {
-      await gateway.end('SIGKILL');
-      for (const { member, engine, network } of [...verifiers, ...drafters]) {
-        for (const process of [member, engine]) {
-          process?.signal('SIGCONT');
-          await process?.end('SIGKILL');
-        }
-        network.close();
-      }
-      await rm(folder, { recursive: true, force: true });
-    },
-  };
-  try {
-    await fleet.ready();
-  } catch (error) {
-    await fleet.stop();
-    throw error;
   }
-  return fleet;
+
+  #delayOf(process: string): string {
+    return join(this.#folder, `${process}-delay.json`);
+  }
 }
 
-/** Creates a self-signed certificate, which every service presents and trusts. */
-function createCertificate(folder: string): { readonly cert: string; readonly key: string } {
-  const [cert, key] = [join(folder, 'fleet.crt'), join(folder, 'fleet.key')];
-  const options = ['req', '-x509', '-nodes', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-days', '2'];
-  const subject = ['-subj', '/CN=ptp', '-addext', 'subjectAltName=IP:127.0.0.1'];
-  execFileSync('openssl', [...options, ...subject, '-keyout', key, '-out', cert], { stdio: 'ignore' });
-  return { cert, key };
-}
-
-async function untilReady(url: string): Promise<void> {
-  let answer: unknown;
-  for (const until = performance.now() + START_TIMEOUT_MS; performance.now() < until; await sleep(100)) {
-    const probe = await fetch(`${url}/readyz`).then((response) => response.json(), String);
-    if (probe.verifier && probe.drafter) return;
-    answer = probe;
-  }
-  throw new Error(`the fleet was not ready within ${START_TIMEOUT_MS / 1000} s: ${JSON.stringify(answer)}`);
+function tlsSettings({ cert, key, ca }: Identity) {
+  return { PTP_TLS_CERT_FILE: cert, PTP_TLS_KEY_FILE: key, PTP_TLS_CA_FILE: ca };
 }

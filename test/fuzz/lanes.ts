@@ -1,6 +1,7 @@
 import { inspect } from 'node:util';
 import { createLogger } from '@ptp/service-kit/log';
 import fc from 'fast-check';
+import { measureLoopDelay, timeHeld } from '../../bench/chaos/loop-delay.ts';
 
 export const SEED = Number(process.env.PTP_FUZZ_SEED ?? 1);
 /** Number of inputs tried concurrently. Set PTP_FUZZ_LANES to 1 to identify the input that fails. */
@@ -9,6 +10,12 @@ export const LANES = Number(process.env.PTP_FUZZ_LANES ?? 8);
 const ROUND = 1000;
 /** Number of inputs between two progress reports. */
 const REPORT_EVERY = 5 * ROUND;
+
+/**
+ * Maximum time in milliseconds (p99.9) for which an input may hold the event loop, in a run with progress reports. The
+ * inputs are made in the same process.
+ */
+const HELD_MS = Number(process.env.PTP_FUZZ_HELD_MS ?? 30);
 
 export interface Fuzz<T> {
   /** Name of the inputs in reports and errors. */
@@ -39,6 +46,7 @@ export class Unreachable extends Error {}
 export async function fuzz<T>({ what, count, inputs, attempt, atRest }: Fuzz<T>): Promise<Record<string, number>> {
   const seen: Record<string, number> = {};
   const began = performance.now();
+  const loop = measureLoopDelay();
   let failed: number | undefined;
   const tries = (lane: number, numRuns: number, seed: number) => {
     const property = fc.asyncProperty(inputs, async (input) => {
@@ -68,7 +76,15 @@ export async function fuzz<T>({ what, count, inputs, attempt, atRest }: Fuzz<T>)
     if (count >= REPORT_EVERY && (done % REPORT_EVERY === 0 || done === count))
       reportProgress(what, done, count, began, seen);
   }
+  loop.stop();
+  if (count >= REPORT_EVERY) checkHeld(what, timeHeld(loop.read()));
   return seen;
+}
+
+function checkHeld(what: string, millis: number): void {
+  const line = `${what}: the event loop was held for ${millis} ms (p99.9)`;
+  if (millis > HELD_MS) throw new Error(`${line}, at most ${HELD_MS} ms is allowed`);
+  console.log(line);
 }
 
 /** Creates a logger that keeps all errors except {@link Unreachable}. */

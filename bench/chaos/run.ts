@@ -1,0 +1,116 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Random } from '../random.ts';
+import { machine, quantile } from '../statistics.ts';
+import { askQuestions, keepAsking, newTally, type Question } from './clients.ts';
+import type { Fleet } from './fleet.ts';
+import { timeHeld } from './loop-delay.ts';
+import { injectFaults } from './schedule.ts';
+import { type Usage, usageOf } from './usage.ts';
+
+/** Interval in milliseconds between samples of counts and memory. */
+const WATCH_MS = 10_000;
+/** Number of files and sockets by which the gateway's number may exceed that of its start after all faults. */
+const HANDLES_LEFT = 100;
+
+type Counts = 'minutes' | 'seed' | 'streams' | 'pause' | 'questions' | 'loopDelay';
+export type RunOptions = Readonly<Record<Counts, number> & { faults: boolean; only: string }>;
+
+/** Runs clients and faults. Returns the result, the broken promises, and samples of memory. */
+export async function run(fleet: Fleet, options: RunOptions) {
+  const { seed, minutes } = options;
+  const questions = await askQuestions(fleet.url, options.questions, new Random(seed));
+  console.log(`${questions.length} questions with their answers`);
+  const before = fleet.gateway.usage.handles;
+  fleet.resetDelays();
+  const { faults, tally, usage } = await underLoad(fleet, questions, options);
+  const { delays } = fleet;
+  const held = timeHeld(delays.gateway, delays.idle);
+  await fleet.ready();
+  const left = await sequencesLeft(fleet);
+  const handles = fleet.gateway.usage.handles - before;
+  const leftAfterCrash = await crashGateway(fleet, questions);
+  const { gaps, refused, errors, ...counts } = tally;
+  const gap = (q: number) => Math.round(quantile(gaps, q));
+  const promises = {
+    wrong: tally.wrong,
+    lost: tally.lost,
+    failed: tally.failed,
+    sequences_left: left,
+    sequences_left_after_gateway_crash: leftAfterCrash,
+    handles_left: handles > HANDLES_LEFT ? handles : 0,
+    loop_held_above_bound: held > options.loopDelay ? held : 0,
+    broken: fleet.broken.length,
+  };
+  const result = {
+    suite: options.faults ? 'chaos' : 'soak',
+    machine: machine(),
+    minutes,
+    seed,
+    faults: faults.length,
+    ...counts,
+    refused,
+    errors,
+    gap_ms: { p50: gap(0.5), p90: gap(0.9), p99: gap(0.99), max: gap(1) },
+    ...promises,
+    loop_ms: { held, ...delays },
+    gateway_handles: { before, after: before + handles },
+    replicas: fleet.replicas,
+    ...(fleet.broken.length > 0 && { problems: [...new Set(fleet.broken)] }),
+    ...(options.faults
+      ? { by_fault: countsOf(faults) }
+      : { held: { first: usage[1], middle: usage[usage.length >> 1], last: usage.at(-1) } }),
+  };
+  const kept = Object.values(promises).every((count) => count === 0);
+  return { result, kept, usage };
+}
+
+function countsOf(names: readonly string[]): Record<string, number> {
+  return Object.fromEntries([...Map.groupBy(names, (name) => name)].map(([name, all]) => [name, all.length]));
+}
+
+async function underLoad(fleet: Fleet, questions: readonly Question[], options: RunOptions) {
+  const { seed, minutes } = options;
+  const [faults, tally, usage]: [string[], ReturnType<typeof newTally>, Usage[]] = [[], newTally(), []];
+  const over = new AbortController();
+  const clients = Array.from({ length: options.streams }, (_, i) =>
+    keepAsking(fleet.url, questions, new Random(seed * 1000 + i), tally, over.signal),
+  );
+  const onFault = (fault: string) => faults.push(fault);
+  const injecting = options.faults && injectFaults(fleet, new Random(seed + 7), options, onFault, over.signal);
+  const began = performance.now();
+  const until = began + minutes * 60_000;
+  while (performance.now() < until) {
+    await sleep(Math.min(WATCH_MS, until - performance.now()));
+    usage.push({ minutes: (performance.now() - began) / 60_000, by: usageOf(fleet) });
+    const { streams, right, wrong, lost, failed, tokens } = tally;
+    const counts = `${right} right (${tokens} tokens), ${wrong} wrong, ${lost} lost, ${failed} failed`;
+    console.log(`${faults.length} faults, ${streams} streams: ${counts}`);
+  }
+  over.abort();
+  await injecting;
+  await Promise.all(clients);
+  return { faults, tally, usage };
+}
+
+/** Returns the number of sequences that stay open after the last stream has ended. */
+async function sequencesLeft(fleet: Fleet): Promise<number> {
+  for (let attempt = 0; attempt < 100; attempt++) {
+    // A service that is restarting does not answer yet.
+    if ((await fleet.openSequences().catch(() => undefined)) === 0) return 0;
+    await sleep(200);
+  }
+  return fleet.openSequences();
+}
+
+/** Kills the gateway under load. The services must then end its sequences. @returns number of sequences that stay open */
+async function crashGateway(fleet: Fleet, questions: readonly Question[]): Promise<number> {
+  const over = new AbortController();
+  const streams = Array.from({ length: 4 }, (_, i) =>
+    keepAsking(fleet.url, questions, new Random(i), newTally(), over.signal),
+  );
+  await sleep(1000);
+  over.abort();
+  await fleet.gateway.end('SIGKILL');
+  await Promise.all(streams);
+  return sequencesLeft(fleet);
+}
