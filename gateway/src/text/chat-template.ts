@@ -118,17 +118,20 @@ export class ChatTemplate {
   }
 }
 
+/** Name of the template's file in a model folder. */
+export const CHAT_TEMPLATE = 'chat_template.jinja';
+
 /**
- * Loads the chat_template.jinja of a model folder.
+ * Loads the chat template of a model folder.
  *
  * @throws PtpError `failed_precondition` if the file is missing or not a template
  */
 export async function loadChatTemplate(folder: string, options?: TemplateOptions): Promise<ChatTemplate> {
   try {
-    return new ChatTemplate(await readFile(join(folder, 'chat_template.jinja'), 'utf8'), options);
+    return new ChatTemplate(await readFile(join(folder, CHAT_TEMPLATE), 'utf8'), options);
   } catch (cause) {
     if (cause instanceof PtpError) throw cause;
-    const message = `cannot read chat_template.jinja in ${folder}`;
+    const message = `cannot read ${CHAT_TEMPLATE} in ${folder}`;
     throw new PtpError('failed_precondition', message, { cause });
   }
 }

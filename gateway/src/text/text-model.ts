@@ -1,6 +1,6 @@
 import { huggingFaceChat } from '@ptp/protocol/hf-manifest';
 import { checkFiles, isGguf, isHuggingFaceFolder, type Manifest } from '@ptp/protocol/manifest';
-import { ChatTemplate, loadChatTemplate } from './chat-template.ts';
+import { CHAT_TEMPLATE, ChatTemplate, loadChatTemplate } from './chat-template.ts';
 import { loadGgufText } from './gguf-tokenizer.ts';
 import { loadTokenizer } from './json-tokenizer.ts';
 import type { Tokenizer } from './tokenizer.ts';
@@ -40,7 +40,9 @@ export async function loadTextModel(path: string, manifest: Manifest): Promise<T
       chatTemplate: new ChatTemplate(template ?? CHATML, { beginName, isWhole: template !== undefined }),
     };
   }
-  await checkFiles(path, manifest, ['tokenizer.json']);
+  // The manifests of older folders do not list the chat template.
+  const listed = CHAT_TEMPLATE in manifest.files ? [CHAT_TEMPLATE] : [];
+  await checkFiles(path, manifest, ['tokenizer.json', ...listed]);
   // Only imported models have this field. Their templates were written for transformers.
   const isWhole = manifest.begin_of_text !== undefined;
   const [tokenizer, chatTemplate] = await Promise.all([loadTokenizer(path), loadChatTemplate(path, { isWhole })]);

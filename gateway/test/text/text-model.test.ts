@@ -1,4 +1,4 @@
-import { cp, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -48,4 +48,17 @@ test("a prompt of a Hugging Face folder has the template's tokens only, as in tr
 
 test('a Hugging Face folder without a template uses the same format as llama.cpp', async () => {
   expect(await prompt()).toBe('<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n');
+});
+
+test('the chat template of a model folder is compared with the manifest', async () => {
+  const folder = join(dir, 'model');
+  await cp(fileURLToPath(new URL('../../../test/models/tiny-in-place', import.meta.url)), folder, { recursive: true });
+  const load = async () => loadTextModel(folder, await loadManifest(folder));
+  await load();
+  const template = join(folder, 'chat_template.jinja');
+  const text = await readFile(template, 'utf8');
+  await writeFile(template, text.replace('messages', 'massages'));
+  await expect(load()).rejects.toThrow('`chat_template.jinja` does not have the SHA-256 in `manifest.json`');
+  await writeFile(template, `${text}!`);
+  await expect(load()).rejects.toThrow(/`chat_template\.jinja` must have \d+ bytes/);
 });
