@@ -27,10 +27,14 @@ export class Authority {
 
   /** Issues a certificate for the names and for 127.0.0.1. */
   issue(...names: readonly string[]): Identity {
+    return this.issueFor(`/CN=${names[0]}`, names);
+  }
+
+  issueFor(subject: string, names: readonly string[]): Identity {
     const { cert, key } = this.#ca;
     const subjects = ['IP:127.0.0.1', ...names.map((name) => `DNS:${name}`)].join();
-    const files = this.#create(`${names[0]}-${this.#issued++}`, [
-      ...['-subj', `/CN=${names[0]}`, '-CA', cert, '-CAkey', key],
+    const files = this.#create(`issued-${this.#issued++}`, [
+      ...['-subj', subject, '-CA', cert, '-CAkey', key],
       ...['-addext', `subjectAltName=${subjects}`, '-addext', 'basicConstraints=critical,CA:FALSE'],
     ]);
     return { ...files, ca: cert };

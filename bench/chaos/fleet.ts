@@ -12,7 +12,7 @@ import { Member, ROOT } from './member.ts';
 import { NAMES_FILE, Names } from './names.ts';
 import { type Node, openSequences, stopNode } from './node.ts';
 
-const START_TIMEOUT_MS = 60_000;
+const START_TIMEOUT_MS = 180_000;
 /** Time in milliseconds for the streams of a removed replica to end. */
 const LEAVE_MS = 3_000;
 

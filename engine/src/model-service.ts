@@ -6,7 +6,7 @@ import { budgetFields } from '@ptp/service-kit/memory';
 import { serveMetrics, startMetrics } from '@ptp/service-kit/metrics';
 import type { serviceSettings } from '@ptp/service-kit/service-settings';
 import { type Address, type Setting, type SettingsOf, type SettingsTable, settings } from '@ptp/service-kit/settings';
-import { loadTls, logRenewal } from '@ptp/service-kit/tls-settings';
+import { loadTls, logTls } from '@ptp/service-kit/tls-settings';
 import { startTracing } from '@ptp/service-kit/tracing';
 import type { Registry } from 'prom-client';
 import { engineMetrics } from './engine-metrics.ts';
@@ -99,7 +99,7 @@ export async function runModelService<Table extends SettingsTable & CommonSettin
       address: config.listen.target,
       setting: service.settings.listen.name,
       logger,
-      tls: await loadTls(config, logRenewal(logger)),
+      tls: await loadTls(config, { ...logTls(logger), clients: config.tlsClients }),
       services: [await service.implement(parts, values)],
     });
     isReady = true;

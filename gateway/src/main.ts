@@ -5,7 +5,7 @@ import { runService } from '@ptp/service-kit/lifecycle';
 import { budgetFields } from '@ptp/service-kit/memory';
 import { startMetrics } from '@ptp/service-kit/metrics';
 import { type SettingsOf, settings } from '@ptp/service-kit/settings';
-import { loadTls, logRenewal } from '@ptp/service-kit/tls-settings';
+import { loadTls, logTls } from '@ptp/service-kit/tls-settings';
 import { startTracing } from '@ptp/service-kit/tracing';
 import { Admission } from './access/admission.ts';
 import { followApiKeys, loadApiKeys } from './access/api-keys.ts';
@@ -44,7 +44,7 @@ await runService('gateway', async (logger, onStop) => {
   onStop(() => metrics.stop());
   const counted = gatewayMetrics(metrics.registry);
 
-  const renewal = logRenewal(logger);
+  const renewal = logTls(logger);
   const services = new PairClient({
     model: modelInfoOf(manifest),
     verifiers: config.verifiers.map(({ target }) => target),

@@ -18,6 +18,13 @@ export interface TlsOptions {
   readonly refreshMs?: number;
   /** Called with the error each time changed files cannot be used, for example a certificate without its new key. */
   readonly onError?: (error: PtpError) => void;
+  /**
+   * Names of which a client's certificate must have one, as a DNS name (SAN) or as an organizational unit (OU). A client
+   * with the server's own certificate is admitted too, for health checks. Default: all clients are admitted.
+   */
+  readonly clients?: readonly string[];
+  /** Called with the subject of a client's certificate when the client is refused for the first time. */
+  readonly onRefusal?: (subject: string) => void;
 }
 
 /** Contents of the files. */
@@ -26,6 +33,9 @@ interface Identity {
   readonly key: Buffer;
   readonly ca?: Buffer;
 }
+
+/** Number of different clients whose refusal is reported. */
+const REFUSALS_REPORTED = 100;
 
 /** Interval in milliseconds at which files are checked for changes. */
 export const REFRESH_MS = 10_000;
@@ -40,12 +50,18 @@ export class Tls {
   readonly #onError: (error: PtpError) => void;
   readonly #listeners = new Set<() => void>();
   readonly #provider = new IdentityProvider(this);
+  readonly #clients: readonly string[];
+  readonly #onRefusal: (subject: string) => void;
+  readonly #refused = new Set<string>();
   #current: Identity;
   #rejected = '';
 
   /** @throws PtpError `failed_precondition` if the files cannot be used */
-  constructor(files: TlsFiles, { names, refreshMs = REFRESH_MS, onError = () => {} }: TlsOptions = {}) {
+  constructor(files: TlsFiles, options: TlsOptions = {}) {
+    const { names, refreshMs = REFRESH_MS, onError = () => {}, clients = [], onRefusal = () => {} } = options;
     this.#files = files;
+    this.#clients = clients;
+    this.#onRefusal = onRefusal;
     this.#names = names;
     this.#onError = onError;
     this.#current = readIdentity(files, names);
@@ -95,11 +111,34 @@ export class Tls {
     return { ...this.#current, minVersion: 'TLSv1.2', requestCert: this.mutual, rejectUnauthorized: this.mutual };
   }
 
+  /** Returns true if a client with the certificate, whose chain has been verified, may call this server. */
+  admits(certificate: X509Certificate | undefined): boolean {
+    if (this.#clients.length === 0) return true;
+    if (certificate && (this.#isOwn(certificate) || this.#clients.some((name) => hasName(certificate, name))))
+      return true;
+    const subject = certificate?.subject.replaceAll('\n', ', ') ?? 'no certificate';
+    if (!this.#refused.has(subject) && this.#refused.size < REFUSALS_REPORTED) {
+      this.#refused.add(subject);
+      this.#onRefusal(subject);
+    }
+    return false;
+  }
+
+  #isOwn({ fingerprint256 }: X509Certificate): boolean {
+    return new X509Certificate(this.#current.cert).fingerprint256 === fingerprint256;
+  }
+
   client(): ChannelCredentials {
     return this.mutual
       ? experimental.createCertificateProviderChannelCredentials(this.#provider, this.#provider)
       : credentials.createSsl();
   }
+}
+
+function hasName(certificate: X509Certificate, name: string): boolean {
+  if (certificate.checkHost(name, { subject: 'never', wildcards: false })) return true;
+  const { OU: units = [] } = certificate.toLegacyObject().subject as { OU?: string | string[] };
+  return [units].flat().includes(name);
 }
 
 type CaListener = Parameters<experimental.CertificateProvider['addCaCertificateListener']>[0];

@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { createServer, type ListenOptions, type Socket } from 'node:net';
-import { createServer as createTlsServer, type Server as TlsServer } from 'node:tls';
+import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls';
 import { type Server, ServerCredentials } from '@grpc/grpc-js';
 import { connectionLimit } from './connection-limit.ts';
 import type { Tls } from './credentials.ts';
@@ -23,6 +23,8 @@ export interface DoorOptions {
   readonly where: ListenOptions;
   readonly tls: Tls | undefined;
   readonly firstBytesMs?: number | undefined;
+  /** Maximum number of open connections. */
+  readonly maxConnections?: number;
 }
 
 /**
@@ -33,7 +35,7 @@ export interface DoorOptions {
  */
 export async function openDoor(
   server: Server,
-  { where, tls, firstBytesMs = FIRST_BYTES_MS }: DoorOptions,
+  { where, tls, firstBytesMs = FIRST_BYTES_MS, maxConnections = connectionLimit() }: DoorOptions,
 ): Promise<Door> {
   const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
   const accept = (socket: Socket) => {
@@ -45,8 +47,14 @@ export async function openDoor(
       closeIfSilent(socket, firstBytesMs);
     });
   };
-  const listener = tls ? tlsListener(tls, firstBytesMs, accept) : createServer({ noDelay: true }, accept);
-  listener.maxConnections = connectionLimit();
+  const admit = (socket: TLSSocket, tls: Tls) => {
+    if (tls.admits(socket.getPeerX509Certificate())) accept(socket);
+    else socket.destroy();
+  };
+  const listener = tls
+    ? tlsListener(tls, firstBytesMs, (socket) => admit(socket, tls))
+    : createServer({ noDelay: true }, accept);
+  listener.maxConnections = maxConnections;
   // With TLS, these are the sockets below it, so that they include connections whose handshake has not ended.
   const connections = new Set<Socket>();
   listener.on('connection', (socket: Socket) => {
@@ -65,7 +73,7 @@ export async function openDoor(
   };
 }
 
-function tlsListener(tls: Tls, handshakeTimeout: number, accept: (socket: Socket) => void): TlsServer {
+function tlsListener(tls: Tls, handshakeTimeout: number, accept: (socket: TLSSocket) => void): TlsServer {
   const options = { ...tls.serverOptions(), ALPNProtocols: ['h2'], handshakeTimeout, noDelay: true };
   const listener = createTlsServer(options, accept);
   listener.on('tlsClientError', (_, socket) => socket.destroy());

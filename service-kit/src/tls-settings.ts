@@ -57,7 +57,11 @@ export async function checkFile(file: string, setting: string): Promise<void> {
   requireField(file !== '' && readable, setting, 'a readable file', file, 'failed_precondition');
 }
 
-/** Logs each renewal of a certificate that fails. */
-export function logRenewal(logger: Logger): TlsOptions {
-  return { onError: (err) => logger.error({ err }, 'cannot renew the certificate: the last good one stays in use') };
+/** Logs each renewal of a certificate that fails, and clients that are refused. */
+export function logTls(logger: Logger): TlsOptions {
+  return {
+    onError: (err) => logger.error({ err }, 'cannot renew the certificate: the last good one stays in use'),
+    onRefusal: (subject) =>
+      logger.warn({ subject }, 'refused a client whose certificate has no name in PTP_TLS_CLIENTS'),
+  };
 }

@@ -20,6 +20,7 @@ interface Sent {
   readonly step: number;
   readonly assumed: number;
   readonly block: readonly number[];
+  readonly plan: { readonly budget: number; readonly maxBranchLength: number };
 }
 
 /** Parts of a draft stream. */
@@ -154,7 +155,8 @@ export class GrpcDraftStream implements DraftStream {
   #resultOf(answer: DraftResponse | undefined, sent: Sent): DraftResult {
     if (answer?.kind.case !== 'result' || answer.kind.value.step !== sent.step) throw ended();
     const { value } = answer.kind;
-    if (value.branches.every((branch) => isSound(branch, sent, this.#parts.vocabulary))) return value;
+    const branches = requested(value.branches, sent);
+    if (branches.every((branch) => isSound(branch, sent, this.#parts.vocabulary))) return { ...value, branches };
     throw new PtpError('internal', 'the drafter sent an invalid draft');
   }
 
@@ -192,6 +194,18 @@ export class GrpcDraftStream implements DraftStream {
 /** Returns true if the call can take another step. */
 function isReady(current: OpenCall | undefined): boolean {
   return current?.ready === true && !current.overdue;
+}
+
+/** Drops the branches, and the tokens of branches, that exceed the step's plan. */
+function requested(branches: readonly Branch[], { assumed, block, plan }: Sent): Branch[] {
+  let budget = plan.budget;
+  return branches.slice(0, block.length - assumed + 1).flatMap((branch) => {
+    const length = Math.min(branch.tokens.length, plan.maxBranchLength, budget);
+    budget -= length;
+    if (length === branch.tokens.length) return [branch];
+    const [tokens, confidences] = [branch.tokens.slice(0, length), branch.confidences.slice(0, length)];
+    return length > 0 ? [{ ...branch, tokens, confidences }] : [];
+  });
 }
 
 /** Returns true if a branch can be passed on to the verifier, which rejects steps with invalid tokens. */

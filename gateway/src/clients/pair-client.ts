@@ -38,6 +38,12 @@ export interface PairClientOptions {
 /** Timeout in milliseconds of the check that a service serves the gateway's model. */
 const CHECK_MS = 2000;
 
+/**
+ * Maximum size of a message from a drafter in bytes. A draft of 64 tokens takes less than 3,000, and a longer message is
+ * dropped before it is parsed.
+ */
+const DRAFT_BYTES = 64 * 1024;
+
 /** Message that cancels a stream. A client that hangs up must not reset a stream on a shared connection. */
 const CANCEL = { kind: { case: 'cancel', value: {} } } as const;
 
@@ -80,6 +86,7 @@ export class PairClient implements Streams {
       logger,
       tls,
       resolve,
+      maxReceiveBytes: DRAFT_BYTES,
       check: async (client, signal) => {
         const drafter = await client.getDrafter({}, { signal, deadlineMs: CHECK_MS });
         assertSamePair(drafter.model, model);

@@ -20,6 +20,8 @@ export interface ReplicaOptions<S extends DescService> {
   readonly service: S;
   readonly logger: Logger;
   readonly tls?: Tls | undefined;
+  /** Maximum size of a message from the service in bytes. Default: 64 MiB. */
+  readonly maxReceiveBytes?: number | undefined;
   /** Throws if the instance must not be used. */
   readonly check: (client: ServiceClient<S>, signal: AbortSignal) => Promise<void>;
 }
@@ -90,9 +92,10 @@ export class Replica<S extends DescService> {
    * lost.
    */
   #connect(): Connection {
-    const { service, tls } = this.#options;
+    const { service, tls, maxReceiveBytes } = this.#options;
     const { target, name } = this.#endpoint;
-    const connection = openChannel(target, { tls, apart: true, serverName: name });
+    const limit = maxReceiveBytes === undefined ? {} : { maxReceiveBytes };
+    const connection = openChannel(target, { tls, apart: true, serverName: name, ...limit });
     this.#client?.close();
     this.#client = clientOn(connection, service);
     return connection;
