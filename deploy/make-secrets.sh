@@ -1,0 +1,36 @@
+#!/bin/sh
+# Creates deploy/secrets, which compose.yaml mounts: a certificate per service and its authority, and an API key.
+# The key is printed, and only its hash is kept. Certificates are valid for 5 years: delete the folder to make new ones.
+set -eu
+out="$(dirname "$0")/secrets"
+if [ -e "$out" ]; then
+  echo "$out exists already: delete it to create new secrets" >&2
+  exit 1
+fi
+# Only the owner may enter the folder. The files in it are readable, because the containers run as uid 1000.
+umask 022
+mkdir -m 700 "$out"
+days=1825
+
+new_key() { openssl ecparam -name prime256v1 -genkey -noout -out "$1" && chmod 644 "$1"; }
+
+new_key "$out/ca.key"
+chmod 600 "$out/ca.key"
+openssl req -x509 -new -key "$out/ca.key" -sha256 -days $days -subj /CN=ptp-ca -out "$out/ca.crt"
+
+for service in gateway verifier drafter; do
+  tls="$out/$service"
+  mkdir "$tls"
+  new_key "$tls/tls.key"
+  cp "$out/ca.crt" "$tls/ca.crt"
+  printf 'subjectAltName=DNS:%s,DNS:localhost,IP:127.0.0.1\nbasicConstraints=critical,CA:FALSE\n' $service > "$out/names"
+  openssl req -new -key "$tls/tls.key" -subj "/CN=$service" |
+    openssl x509 -req -CA "$out/ca.crt" -CAkey "$out/ca.key" -CAcreateserial -sha256 -days $days \
+      -extfile "$out/names" -out "$tls/tls.crt" 2> /dev/null
+done
+rm -f "$out/names" "$out/ca.srl"
+
+key="ptp-$(openssl rand -hex 24)"
+hash=$(printf %s "$key" | openssl dgst -sha256 | sed 's/.*= *//')
+printf '[{ "name": "default", "sha256": "%s" }]\n' "$hash" > "$out/api-keys.json"
+echo "API key: $key"
