@@ -69,7 +69,7 @@ describe.skipIf(spawnSync('openssl', ['version']).status !== 0)('with TLS (skipp
     const port = await open({ tls: new Tls(own, options) });
     /** Returns the chosen protocol, or undefined if the connection is not accepted. */
     const call = (identity: Identity, ALPNProtocols?: string[]) =>
-      new Promise<string | false | undefined>((resolve) => {
+      new Promise<string | false | null | undefined>((resolve) => {
         const files = new Tls(identity).identity;
         const socket = connectTls({ ...files, port, host: '127.0.0.1', ...(ALPNProtocols && { ALPNProtocols }) });
         closing.push(() => void socket.destroy());

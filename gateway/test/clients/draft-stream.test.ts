@@ -1,8 +1,11 @@
 import { create } from '@bufbuild/protobuf';
 import { type Branch, type DraftResponse, DraftResponseSchema } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
 import { expect, test } from 'vitest';
+import { silent } from '../../../test/test-pair.ts';
+import { DraftDeadline } from '../../src/clients/draft-deadline.ts';
 import { type DraftStreamParts, GrpcDraftStream } from '../../src/clients/draft-stream.ts';
 
+type Call = NonNullable<ReturnType<DraftStreamParts['open']>>['call'];
 type Drafted = Pick<Branch, 'accepted' | 'tokens'>;
 
 const branch = (accepted: number, ...tokens: number[]): Drafted => ({ accepted, tokens });
@@ -16,16 +19,22 @@ async function draft(answered: readonly Drafted[], plan: { budget: number; maxBr
   ];
   const call = { receive: async () => answers.shift(), send() {}, cancel() {}, finish() {} };
   const stream = new GrpcDraftStream({
-    open: () => ({ call: call as unknown as ReturnType<DraftStreamParts['open'] & object>['call'], leave() {} }),
+    open: () => ({ call: call as unknown as Call, leave() {} }),
     request: { prompt: [1], sampling: { temperature: 0, topK: 0, topP: 1 }, seed: 1n, maxTokens: 9 },
     traceparent: '',
-    timeoutMs: 5000,
+    deadline: new DraftDeadline({ timeoutMs: 5000, draftLength: 4, logger: silent }),
     vocabulary: 100,
     onFailure() {},
-    onLate() {},
   });
   await stream.opened(new Promise(() => {}));
-  const drafted = await stream.step({ tokens: [5, 6], confidences: [0.9, 0.8], assumed: 0, ...plan });
+  const drafted = await stream.step({
+    kind: 'draft',
+    step: undefined,
+    tokens: [5, 6],
+    confidences: [0.9, 0.8],
+    assumed: 0,
+    ...plan,
+  });
   stream.close();
   return drafted.branches.map(({ accepted, tokens }) => branch(accepted, ...tokens));
 }
