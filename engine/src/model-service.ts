@@ -18,6 +18,10 @@ import type { Engine, EngineOptions } from './types.ts';
 
 /** Maximum number of prompt tokens in one run. The steps of other sequences can run between two chunks of a prompt. */
 const PREFILL_CHUNK = 128;
+/**
+ * Names that the certificate of a client must have over mutual TLS, as a DNS name (SAN) or an organizational unit (OU).
+ */
+const CLIENTS = ['gateway'];
 /** Default maximum number of open sequences if another process, a GPU or llama.cpp holds their caches. */
 const SEQUENCE_LIMIT = 256;
 /** Maximum number of waiting slots, unless more sequences may be open. */
@@ -99,7 +103,7 @@ export async function runModelService<Table extends SettingsTable & CommonSettin
       address: config.listen.target,
       setting: service.settings.listen.name,
       logger,
-      tls: await loadTls(config, { ...logTls(logger), clients: config.tlsClients }),
+      tls: await loadTls(config, { ...logTls(logger), clients: CLIENTS }),
       services: [await service.implement(parts, values)],
     });
     isReady = true;

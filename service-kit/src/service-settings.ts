@@ -1,4 +1,4 @@
-import { addresses, autoOr, engineAddress, integer, layers, list, number, oneOf, path, setting } from './settings.ts';
+import { addresses, autoOr, engineAddress, integer, layers, number, oneOf, path, setting } from './settings.ts';
 import { tlsSettings } from './tls-settings.ts';
 
 /** Settings of every service. */
@@ -24,9 +24,6 @@ export const draftModelSetting = setting('PTP_DRAFT_MODEL', path, '').doc(
 /** Settings of drafter and verifier. */
 export const serviceSettings = {
   ...sharedSettings,
-  tlsClients: setting('PTP_TLS_CLIENTS', list, '').doc(
-    'Clients that may call the drafter or the verifier over mutual TLS, separated by commas: names of which the certificate of a client must have one, as a DNS name (SAN) or an organizational unit (OU). A client with the certificate of the service may call too, for health checks. By default, every certificate of the authorities in PTP_TLS_CA_FILE is accepted.',
-  ),
   metrics: setting('PTP_METRICS_LISTEN', addresses, '').doc(
     'Addresses at which the drafter and the verifier serve /metrics, and /healthz and /readyz for probes. Without an address, neither serves them. Under `npm start`, the verifier uses the given addresses, and the drafter uses the port after each of them. The gateway serves /metrics with its API.',
   ),

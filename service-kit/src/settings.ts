@@ -44,13 +44,6 @@ export const text: SettingType<string> = { schema: z.string(), expected: 'a stri
 /** Path of a file or folder, relative to the working directory. */
 export const path: SettingType<string> = { schema: z.string(), expected: 'a path', placeholder: 'PATH' };
 
-/** Texts, separated by commas. */
-export const list: SettingType<readonly string[]> = {
-  schema: z.string().transform((value) => value.split(',').flatMap((part) => part.trim() || [])),
-  expected: 'a comma-separated list',
-  placeholder: 'NAMES',
-};
-
 /** Whole numbers. The limits are inclusive. */
 export function integer(min: number, max?: number): SettingType<number> {
   const digits = z.string().regex(/^[+-]?\d+$/);

@@ -12,7 +12,7 @@ export const tlsSettings = {
   ),
   tlsKey: setting('PTP_TLS_KEY_FILE', path, '').doc('Private key (PEM) for PTP_TLS_CERT_FILE.'),
   tlsCa: setting('PTP_TLS_CA_FILE', path, '').doc(
-    'Certificates (PEM) of the authorities that are trusted to sign the certificates of other services. If set, services require certificates from each other (mutual TLS).',
+    'Certificates (PEM) of the authorities that are trusted to sign the certificates of other services. If set, services require certificates from each other (mutual TLS), and drafter and verifier accept only those of a gateway: with the DNS name (SAN) or the organizational unit (OU) `gateway`, or the certificate of the service, for health checks.',
   ),
 };
 
@@ -62,6 +62,9 @@ export function logTls(logger: Logger): TlsOptions {
   return {
     onError: (err) => logger.error({ err }, 'cannot renew the certificate: the last good one stays in use'),
     onRefusal: (subject) =>
-      logger.warn({ subject }, 'refused a client whose certificate has no name in PTP_TLS_CLIENTS'),
+      logger.warn(
+        { subject },
+        'refused a client: its certificate must have the DNS name (SAN) or the organizational unit (OU) `gateway`',
+      ),
   };
 }
