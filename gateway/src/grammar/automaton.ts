@@ -1,80 +1,54 @@
 import { PtpError } from '@ptp/protocol/errors';
-import type { ByteSet, DfaState, Expression, Repeat } from './expression.ts';
+import { asciiClasses, classesOf, NON_ASCII, OTHER } from './byte-classes.ts';
+import type { Expression } from './expression.ts';
 import { getOrCreate } from './get-or-create.ts';
+import { type ByteStack, type Closure, STACK_LIMIT, type Stack, Stacks } from './stacks.ts';
 
-/** Maximum number of stacks in one state, because the automaton tries every byte of every token on all of them. */
-const STACK_LIMIT = 4096;
-
-/**
- * Expressions still to be matched, the next one on top. `undefined` is the empty stack, which means that the text may
- * end.
- */
-interface Stack {
-  readonly top: Expression;
-  readonly below: Stack | undefined;
-}
-/** Stack whose top consumes a byte. */
-type ByteStack = Stack & { readonly top: ByteSet | DfaState };
+/** Minimum number of bytes that a state must allow to be worth the search for a run. */
+const RUN_BYTES = 24;
 
 /** State of the automaton. Texts with the same possible continuations share one object. */
-export interface AutomatonState {
-  /** True if the text may end here. */
-  readonly accepting: boolean;
-  readonly stacks: readonly ByteStack[];
+export interface AutomatonState extends Closure {
   /** [256] next state for each byte, null if the byte is not allowed, or undefined if not computed yet. */
   readonly transitions: (AutomatonState | null | undefined)[];
-  /** Position in a string with any content, null if the text is elsewhere, or undefined if not computed yet. */
-  text?: TextPosition | null | undefined;
   /** Computed next states, keyed by the remaining stacks, because most bytes lead to the same stacks. */
   readonly byRemaining: Map<string, AutomatonState | null>;
+  /** Run within the lookahead of short tokens, or undefined if not computed yet. */
+  run?: Run | undefined;
 }
 
-/** Position in a string with any content. */
-export interface TextPosition {
-  /** Number of characters that must follow. */
-  readonly min: number;
-  /** Number of characters that may follow. */
-  readonly max: number;
-  /** State after the closing quotation mark. */
-  readonly closed: AutomatonState;
+/** From a state, the grammar allows every text of at most `length` characters of these classes of bytes. */
+export interface Run {
+  /** Set of classes, see `byte-classes.ts`. */
+  readonly classes: number;
+  readonly length: number;
+  /** True if no printable character can follow a text of exactly `length` characters. */
+  readonly isWhole: boolean;
 }
+
+const noRun: Run = { classes: 0, length: 0, isWhole: false };
+const endOfRun: Run = { ...noRun, isWhole: true };
+const noBytes: null[] = new Array(256).fill(null);
 
 /**
  * Nondeterministic pushdown automaton, made deterministic step by step as texts reach new states (lazy subset
- * construction): a state is the set of all possible stacks. Stacks are interned and share their tails, so equal stacks
- * are one object.
+ * construction): a state is the set of all possible stacks.
  */
 export class Automaton {
   readonly start: AutomatonState;
-  readonly #stacks = new Map<Expression, Map<Stack | undefined, Stack>>();
-  /** Interned repeats, keyed by the repeated expression and the counts. */
-  readonly #repeats = new Map<Expression, Map<string, Repeat>>();
+  readonly #stacks = new Stacks();
   readonly #states = new Map<string, AutomatonState>();
-  readonly #ids = new Map<Stack, number>();
-  /** Next id of a stack. `forget` does not reset it, because states in use keep keys that contain earlier ids. */
-  #nextId = 0;
+  /** Truncated states, by the length of the lookahead. */
+  readonly #truncated = new Map<number, Map<AutomatonState, AutomatonState>>();
 
+  /** @throws PtpError `invalid_argument` if the grammar begins with more than STACK_LIMIT alternatives */
   constructor(grammar: Expression) {
-    this.start = this.#intern((draft) => this.#expand(this.#push(grammar, undefined), draft));
-  }
-
-  /** Returns the state after one more byte, or null if the byte is not allowed. */
-  step(state: AutomatonState, byte: number): AutomatonState | null {
-    const known = state.transitions[byte];
-    if (known !== undefined) return known;
-    const remaining: (Stack | undefined)[] = [];
-    for (const { top, below } of state.stacks) {
-      if (top.kind === 'bytes') {
-        if (top.has[byte]) remaining.push(below);
-      } else {
-        const next = top.next(byte);
-        if (next) remaining.push(this.#push(next, below));
-      }
+    const closure = this.#stacks.closure([this.#stacks.push(grammar, undefined)]);
+    if (closure.isCut) {
+      const message = `the grammar of the output must have at most ${STACK_LIMIT} alternatives at one position`;
+      throw new PtpError('invalid_argument', message);
     }
-    const key = remaining.map((stack) => (stack ? this.#id(stack) : -1)).join();
-    const next = getOrCreate(state.byRemaining, key, () => this.#closure(remaining));
-    state.transitions[byte] = next;
-    return next;
+    this.start = this.#intern(closure);
   }
 
   /** Number of states created and not forgotten. */
@@ -85,143 +59,142 @@ export class Automaton {
   /** Frees the memory of all states. States that are in use stay valid. */
   forget(): void {
     for (const state of this.#states.values()) {
-      state.transitions.fill(undefined);
+      for (let byte = 0; byte < 256; byte++) if (state.transitions[byte]) state.transitions[byte] = undefined;
       state.byRemaining.clear();
-      state.text = undefined;
+      state.run = undefined;
       for (const { top } of state.stacks) if (top.kind === 'dfa') top.forget?.();
     }
-    for (const map of [this.#stacks, this.#repeats, this.#states, this.#ids]) map.clear();
+    this.#stacks.forget();
+    this.#states.clear();
+    this.#truncated.clear();
   }
 
-  /** Returns the position in a string with any content, or undefined if the text may also be elsewhere. */
-  textOf(state: AutomatonState): TextPosition | undefined {
-    if (state.text === undefined) state.text = this.#findText(state) ?? null;
-    return state.text ?? undefined;
+  /** Returns the state after one more byte, or null if the byte is not allowed. */
+  step(state: AutomatonState, byte: number): AutomatonState | null {
+    const known = state.transitions[byte];
+    if (known !== undefined) return known;
+    const remaining: (Stack | undefined)[] = [];
+    let only: ByteStack | undefined;
+    for (const stack of state.stacks) {
+      const { top, below } = stack;
+      if (top.kind === 'bytes') {
+        if (!top.has[byte]) continue;
+        remaining.push(below);
+      } else {
+        const next = top.next(byte);
+        if (!next) continue;
+        remaining.push(this.#stacks.push(next, below));
+      }
+      only = stack;
+    }
+    const next = this.#after(state, remaining);
+    state.transitions[byte] = next;
+    if (remaining.length === 1 && only) this.#fill(state, only, byte, next);
+    return next;
   }
 
-  #findText({ stacks }: AutomatonState): TextPosition | undefined {
-    const stack = stacks.find(({ top }) => top.kind === 'dfa' && top.text);
-    if (stack?.top.kind !== 'dfa' || !stack.top.text) return undefined;
-    // If the string may end here, the stack of its closing quotation mark is in the state too.
-    if (!stacks.every((each) => each === stack || each === stack.below)) return undefined;
-    const closed = this.step(
-      this.#intern((draft) => this.#expand(stack.below, draft)),
-      0x22,
-    );
-    return closed ? { ...stack.top.text, closed } : undefined;
+  /** Fills in the transitions of all bytes that only one stack allows and that its DFA does not distinguish. */
+  #fill(state: AutomatonState, only: ByteStack, byte: number, next: AutomatonState | null): void {
+    if (only.top.kind !== 'dfa') return;
+    const others = state.stacks.filter((stack) => stack !== only).map(({ top }) => top);
+    for (const other of only.top.alike?.(byte) ?? []) {
+      const isShared = others.some((top) => (top.kind === 'bytes' ? top.has[other] : top.next(other) !== undefined));
+      if (!isShared) state.transitions[other] = next;
+    }
+  }
+
+  #after(state: AutomatonState, remaining: readonly (Stack | undefined)[]): AutomatonState | null {
+    const key = remaining.map((stack) => stack?.id ?? -1).join();
+    return getOrCreate(state.byRemaining, key, () => {
+      const closure = this.#stacks.closure(remaining);
+      return closure.accepting || closure.stacks.length > 0 ? this.#intern(closure) : null;
+    });
   }
 
   /** Truncates the state to a lookahead of `length` bytes, so that states differing only further out share a mask. */
   truncate(state: AutomatonState, length: number): AutomatonState {
-    return this.#intern((draft) => {
-      draft.accepting = state.accepting;
-      for (const { top, below } of state.stacks) {
-        const shorter = top.kind === 'dfa' ? (top.truncated?.(length) ?? top) : top;
-        draft.stacks.push(this.#push(shorter, this.#cut(below, length)) as ByteStack);
-      }
+    const states = getOrCreate(this.#truncated, length, () => new Map<AutomatonState, AutomatonState>());
+    return getOrCreate(states, state, () => {
+      const stacks = state.stacks.map((stack) => {
+        const { top, below } = stack;
+        const [shorter, limited] = [shortened(top, length), this.#stacks.limited(below, length)];
+        return shorter === top && limited === below ? stack : (this.#stacks.push(shorter, limited) as ByteStack);
+      });
+      const isSame = stacks.every((stack, i) => stack === state.stacks[i]);
+      return isSame ? state : this.#intern({ stacks: [...new Set(stacks)], accepting: state.accepting });
     });
   }
 
-  /** Removes the part of the stack below `length` byte sets, and limits counts to `length`. */
-  #cut(stack: Stack | undefined, length: number): Stack | undefined {
-    const kept: Expression[] = [];
-    let certain = 0;
-    for (let at = stack; at && certain < length; at = at.below) {
-      kept.push(at.top);
-      if (at.top.kind === 'bytes') certain++;
-    }
-    return kept.reduceRight<Stack | undefined>((below, top) => {
-      if (top.kind !== 'repeat') return this.#push(top, below);
-      const max = top.max === Number.POSITIVE_INFINITY ? top.max : Math.min(top.max, length);
-      return this.#push(this.#withCounts(top, Math.min(top.min, length), max), below);
-    }, undefined);
-  }
-
-  #closure(stacks: readonly (Stack | undefined)[]): AutomatonState | null {
-    const next = this.#intern((draft) => {
-      for (const stack of stacks) this.#expand(stack, draft);
-    });
-    return next.accepting || next.stacks.length > 0 ? next : null;
-  }
-
-  /** Returns the state that `fill` describes. Equal states are one object. */
-  #intern(fill: (draft: StateDraft) => void): AutomatonState {
-    const draft: StateDraft = { seen: new Set(), stacks: [], accepting: false };
-    fill(draft);
-    const { accepting, stacks } = draft;
-    const ids = [...new Set(stacks.map((stack) => this.#id(stack)))].sort((a, b) => a - b);
-    return getOrCreate(this.#states, `${accepting} ${ids.join()}`, () => {
-      return { accepting, stacks, transitions: new Array(256), byRemaining: new Map() };
-    });
-  }
-
-  /**
-   * Adds all byte stacks to which a stack can expand (the epsilon closure).
-   *
-   * @throws PtpError `invalid_argument` if there are more than STACK_LIMIT stacks
-   */
-  #expand(first: Stack | undefined, draft: StateDraft): void {
-    const pending = [first];
-    while (pending.length > 0) {
-      const stack = pending.pop();
-      if (!stack) {
-        draft.accepting = true;
-        continue;
-      }
-      if (draft.seen.has(stack)) continue;
-      draft.seen.add(stack);
-      if (draft.stacks.length > STACK_LIMIT || draft.seen.size > 16 * STACK_LIMIT) {
-        const message = `the grammar of the output must have at most ${STACK_LIMIT} alternatives at one position`;
-        throw new PtpError('invalid_argument', message);
-      }
-      const { top, below } = stack;
-      switch (top.kind) {
-        case 'bytes':
-          draft.stacks.push(stack as ByteStack);
-          break;
-        case 'dfa':
-          draft.stacks.push(stack as ByteStack);
-          if (top.accepting) pending.push(below);
-          break;
-        case 'sequence':
-          pending.push(top.parts.reduceRight<Stack | undefined>((rest, part) => this.#push(part, rest), below));
-          break;
-        case 'choice':
-          for (const option of top.options) pending.push(this.#push(option, below));
-          break;
-        case 'repeat':
-          if (top.min === 0) pending.push(below);
-          if (top.max > 0)
-            pending.push(
-              this.#push(top.of, this.#push(this.#withCounts(top, Math.max(0, top.min - 1), top.max - 1), below)),
-            );
-          break;
-        case 'reference':
-          pending.push(this.#push(top.target(), below));
-          break;
+  /** Returns the classes of characters that may follow in any order, and how many, up to a lookahead in bytes. */
+  run(exact: AutomatonState, lookahead: number): Run {
+    if (exact.run) return exact.run;
+    const path: { readonly state: AutomatonState; readonly classes: number }[] = [];
+    let at = this.truncate(exact, lookahead);
+    while (!at.run) {
+      const { classes, next } = this.#uniform(at);
+      // A state on the path has no run yet, so a longer cycle ends there with a run of one character.
+      if (!next) at.run = at.transitions.some(isPrintable) ? noRun : endOfRun;
+      else if (next === at) at.run = { classes, length: Number.POSITIVE_INFINITY, isWhole: false };
+      else if (path.length > lookahead || path.some(({ state }) => state === at))
+        at.run = { ...noRun, classes, length: 1 };
+      else {
+        path.push({ state: at, classes });
+        at = next;
       }
     }
+    let after = at.run;
+    for (const { state, classes } of path.toReversed()) {
+      const isLonger = (classes & after.classes) === classes || after === endOfRun;
+      after = isLonger ? { ...after, classes, length: after.length + 1 } : { ...noRun, classes, length: 1 };
+      state.run ??= after;
+      after = state.run;
+    }
+    exact.run = after;
+    return after;
   }
 
-  #push(top: Expression, below: Stack | undefined): Stack {
-    const stacks = getOrCreate(this.#stacks, top, () => new Map<Stack | undefined, Stack>());
-    return getOrCreate(stacks, below, () => ({ top, below }));
+  /** Returns the classes of characters that all lead to the same state. */
+  #uniform(state: AutomatonState): { readonly classes: number; readonly next: AutomatonState | undefined } {
+    const bytes = state.stacks.reduce((sum, { top }) => sum + top.bytes.length, 0);
+    if (bytes < RUN_BYTES) return { classes: 0, next: undefined };
+    const found = new Map<AutomatonState, { classes: number; count: number }>();
+    for (const { bit, bytes } of asciiClasses) {
+      const next = this.step(state, bytes[0] as number);
+      if (!next || bytes.some((byte) => this.step(state, byte) !== next)) continue;
+      const group = getOrCreate(found, next, () => ({ classes: 0, count: 0 }));
+      group.classes |= bit;
+      group.count += bytes.length;
+    }
+    const [largest] = [...found].sort(([, a], [, b]) => b.count - a.count);
+    if (!largest) return { classes: 0, next: undefined };
+    const [next, { classes }] = largest;
+    return { classes: this.#afterNonAscii(state) === next ? classes | NON_ASCII : classes, next };
   }
 
-  #withCounts(repeat: Repeat, min: number, max: number): Repeat {
-    const { of } = repeat;
-    if (min === repeat.min && max === repeat.max) return repeat;
-    const repeats = getOrCreate(this.#repeats, of, () => new Map<string, Repeat>());
-    return getOrCreate(repeats, `${min} ${max}`, () => ({ kind: 'repeat', of, min, max }));
+  /** Returns the state after any character that is not ASCII, or undefined if there are several. */
+  #afterNonAscii(state: AutomatonState): AutomatonState | null | undefined {
+    const remaining: Stack[] = [];
+    for (const { top, below } of state.stacks) {
+      if ((top.bytes.at(-1) ?? 0) < 0x80) continue;
+      const next = top.kind === 'dfa' ? top.afterNonAscii?.() : undefined;
+      if (!next) return undefined;
+      remaining.push(this.#stacks.push(next, below));
+    }
+    return remaining.length > 0 ? this.#after(state, remaining) : undefined;
   }
 
-  #id(stack: Stack): number {
-    return getOrCreate(this.#ids, stack, () => this.#nextId++);
+  /** Returns the state of a closure. Equal states are one object. */
+  #intern({ accepting, stacks }: Closure): AutomatonState {
+    return getOrCreate(this.#states, `${accepting} ${stacks.map(({ id }) => id).join()}`, () => {
+      const transitions: (AutomatonState | null | undefined)[] = noBytes.slice();
+      for (const { top } of stacks) for (const byte of top.bytes) transitions[byte] = undefined;
+      return { accepting, stacks, transitions, byRemaining: new Map() };
+    });
   }
 }
 
-interface StateDraft {
-  readonly seen: Set<Stack>;
-  readonly stacks: ByteStack[];
-  accepting: boolean;
-}
+const isPrintable = (next: AutomatonState | null | undefined, byte: number): boolean =>
+  next !== null && (byte >= 0x80 || (classesOf([byte]) & OTHER) === 0);
+
+const shortened = (top: ByteStack['top'], length: number): ByteStack['top'] =>
+  top.kind === 'dfa' ? (top.truncated?.(length) ?? top) : top;

@@ -1,9 +1,7 @@
-import { contentTokens } from './content-tokens.ts';
-import { anyContent } from './json-text.ts';
 import { MemoryLimit } from './memory.ts';
 import { afterPrefix, PrefixState } from './prefix.ts';
 import { startState } from './token-state.ts';
-import { childNode, tokenTrie } from './token-trie.ts';
+import { hasLonger, tokenTries } from './token-trie.ts';
 import type { GrammarState, OutputConstraint, Vocabulary } from './types.ts';
 
 /** Maximum number of grammars in the cache, so that a repeated constraint costs nothing. */
@@ -30,9 +28,7 @@ export class GrammarCache {
     this.#memory = memory;
     const { vocabulary: size, endOfText, stopTokens = [] } = model;
     const bytes = (id: number) => tokenizer.bytes(id);
-    const trie = tokenTrie(size, bytes);
-    const content = contentTokens(size, trie, anyContent);
-    this.#vocabulary = { size, trie, content, bytes, endTokens: [endOfText, ...stopTokens] };
+    this.#vocabulary = { size, tries: tokenTries(size, bytes), bytes, endTokens: [endOfText, ...stopTokens] };
   }
 
   /** Returns the state before the first token of a constrained text. */
@@ -58,12 +54,6 @@ export class GrammarCache {
 
   /** Returns true if some token begins with these bytes and is longer. */
   isExtended(prefix: Uint8Array): boolean {
-    const { trie } = this.#vocabulary;
-    let node: number | undefined;
-    for (const byte of prefix) {
-      node = childNode(trie, node, byte);
-      if (node === undefined) return false;
-    }
-    return node !== undefined && (trie.ends[node] as number) > node + 1;
+    return hasLonger(this.#vocabulary.tries, prefix);
   }
 }

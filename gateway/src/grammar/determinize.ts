@@ -1,5 +1,5 @@
 import { Automaton, type AutomatonState } from './automaton.ts';
-import type { DfaState, Expression } from './expression.ts';
+import { allBytes, type DfaState, type Expression } from './expression.ts';
 import { getOrCreate } from './get-or-create.ts';
 
 /**
@@ -13,6 +13,7 @@ export function determinize(expression: Expression): DfaState {
     getOrCreate(states, state, () => ({
       kind: 'dfa',
       accepting: state.accepting,
+      bytes: allBytes.filter((byte) => automaton.step(state, byte)),
       next: (byte) => {
         const next = automaton.step(state, byte);
         return next ? stateOf(next) : undefined;

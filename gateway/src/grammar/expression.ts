@@ -4,8 +4,8 @@
  */
 export type Expression = ByteSet | Sequence | Choice | Repeat | Reference | DfaState;
 
-/** Matches one byte of a set. `has` has length 256. */
-export type ByteSet = { readonly kind: 'bytes'; readonly has: readonly boolean[] };
+/** Matches one byte of a set. `bytes` are in ascending order. `has` has length 256. */
+export type ByteSet = { readonly kind: 'bytes'; readonly bytes: readonly number[]; readonly has: readonly boolean[] };
 export type Sequence = { readonly kind: 'sequence'; readonly parts: readonly Expression[] };
 export type Choice = { readonly kind: 'choice'; readonly options: readonly Expression[] };
 /** Matches `of` from `min` to `max` times. `max` may be Infinity. */
@@ -18,20 +18,26 @@ export interface DfaState {
   readonly kind: 'dfa';
   /** True if the bytes read so far are a complete match. More bytes may follow. */
   readonly accepting: boolean;
+  /** Bytes that may be allowed, in ascending order. All other bytes are not allowed. */
+  readonly bytes: readonly number[];
   /** Returns the state after one more byte, or undefined if the byte is not allowed. Equal states are one object. */
   readonly next: (byte: number) => DfaState | undefined;
   /** Returns a state that differs only in continuations of more than `length` bytes. Absent if no state is shorter. */
   readonly truncated?: (length: number) => DfaState;
-  /** Limits of the number of characters, for the content of a JSON string that may otherwise be any text. */
-  readonly text?: { readonly min: number; readonly max: number };
+  /** Returns bytes that lead to the same state as this one. */
+  readonly alike?: (byte: number) => readonly number[];
+  /** Returns the state after any character that is not ASCII. Undefined if there are several. */
+  readonly afterNonAscii?: () => DfaState | undefined;
   /** Frees the memory of all states of the DFA. States that are in use stay valid. */
   readonly forget?: () => void;
 }
 
+export const allBytes: readonly number[] = Array.from({ length: 256 }, (_, byte) => byte);
+
 /** Matches any byte of these inclusive ranges. */
 export function bytes(...ranges: readonly (readonly [from: number, to: number])[]): ByteSet {
-  const has = Array.from({ length: 256 }, (_, byte) => ranges.some(([from, to]) => byte >= from && byte <= to));
-  return { kind: 'bytes', has };
+  const has = allBytes.map((byte) => ranges.some(([from, to]) => byte >= from && byte <= to));
+  return { kind: 'bytes', bytes: allBytes.filter((byte) => has[byte]), has };
 }
 
 /** Matches any byte of an inclusive range. Cached, because a grammar may contain many thousands of ranges. */
@@ -64,7 +70,8 @@ function commonPrefix(texts: readonly Buffer[], length: number): DfaState {
     if (matching.length > 0) known[byte] ??= commonPrefix(matching, length + 1);
     return known[byte];
   };
-  return { kind: 'dfa', accepting: texts.some((text) => text.length === length), next };
+  const bytes = [...new Set(texts.flatMap((text) => text[length] ?? []))].sort((a, b) => a - b);
+  return { kind: 'dfa', accepting: texts.some((text) => text.length === length), bytes, next };
 }
 
 export function sequence(...parts: readonly Expression[]): Expression {

@@ -9,6 +9,8 @@ const PRECISION = 17;
 /** Maximum number of digits before the decimal point if the range has no upper limit. */
 const INTEGER_DIGITS = 40;
 
+const numberBytes: readonly number[] = [...Buffer.from('.0123456789')];
+
 /** Range of numbers. Both limits are inclusive and in units of 10^-places. */
 interface Interval {
   readonly min: bigint;
@@ -81,7 +83,10 @@ function nonNegative({ min, max }: Interval, places: number, step: bigint): DfaS
     if (!states.has(key)) {
       const accepting = isComplete(prefix);
       const possible = accepting || canContinue(prefix);
-      states.set(key, possible ? { kind: 'dfa', accepting, next: (byte) => next(prefix, byte) } : undefined);
+      states.set(
+        key,
+        possible ? { kind: 'dfa', accepting, bytes: numberBytes, next: (byte) => next(prefix, byte) } : undefined,
+      );
     }
     return states.get(key);
   }

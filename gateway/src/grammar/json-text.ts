@@ -2,7 +2,6 @@ import { determinize } from './determinize.ts';
 import {
   bytes,
   choice,
-  type DfaState,
   type Expression,
   empty,
   literal,
@@ -27,9 +26,6 @@ const space = determinize(choice(optional(blank), sequence(optional(literal('\r'
 
 const terms = new Terms();
 const anyText = new CharacterDfa(terms.anything, terms);
-
-/** Matches the content of any string, without its quotation marks. */
-export const anyContent: DfaState = encodedState(anyText.state(terms.anything), 'json');
 
 /** Matches a string whose characters lead from the state to a match. */
 export function quoted(state: CharacterState): Expression {

@@ -1,144 +1,142 @@
 import { PtpError } from '@ptp/protocol/errors';
-import type { Automaton, AutomatonState, TextPosition } from './automaton.ts';
+import type { Automaton, AutomatonState } from './automaton.ts';
 import { getOrCreate } from './get-or-create.ts';
 import { allow, disallow, emptyMask } from './token-bits.ts';
+import { NODE, type TokenTrie } from './token-trie.ts';
 import type { Vocabulary } from './types.ts';
+
+/** Minimum number of nodes in a subtree to look for a run that allows all of its tokens. */
+const RUN_NODES = 4;
 
 /** Computes the token masks of one grammar. */
 export class TokenMasks {
   readonly #automaton: Automaton;
   readonly #vocabulary: Vocabulary;
+  readonly #noTokens: Uint8Array;
   /** Token masks, keyed by states truncated to the length of the longest token. */
   readonly #masks = new Map<AutomatonState, Uint8Array>();
-  /** Masks of strings with any content, keyed by the state after the closing quotation mark and the limits. */
-  readonly #textMasks = new Map<AutomatonState, Map<string, Uint8Array>>();
-  /** Suffixes that may follow a closing quotation mark, one byte per suffix, keyed by the state after the mark. */
-  readonly #suffixes = new Map<AutomatonState, Uint8Array>();
-
-  #count = 0;
+  /** Masks of the short tokens only, keyed by states truncated to their length. */
+  readonly #shortMasks = new Map<AutomatonState, Uint8Array>();
 
   constructor(automaton: Automaton, vocabulary: Vocabulary) {
     this.#automaton = automaton;
     this.#vocabulary = vocabulary;
+    this.#noTokens = emptyMask(vocabulary.size);
   }
 
   /** Number of masks computed and not forgotten. */
   get count(): number {
-    return this.#count;
+    return this.#masks.size + this.#shortMasks.size;
   }
 
   forget(): void {
-    this.#count = 0;
     this.#masks.clear();
-    this.#textMasks.clear();
-    this.#suffixes.clear();
+    this.#shortMasks.clear();
   }
 
   /** Returns the mask of a state. @throws PtpError `failed_precondition` if the vocabulary has no allowed token */
   of(exact: AutomatonState): Uint8Array {
-    const text = this.#automaton.textOf(exact);
-    if (text) return this.#ofText(text);
-    const state = this.#automaton.truncate(exact, this.#vocabulary.trie.maxLength);
-    return getOrCreate(this.#masks, state, () => this.#finished(this.#walk(state), state.accepting));
+    const { plain, marked, long } = this.#vocabulary.tries;
+    const near = Math.max(plain.maxLength, marked.maxLength);
+    const state = this.#automaton.truncate(exact, Math.max(near, long.maxLength));
+    return getOrCreate(this.#masks, state, () => {
+      const short = this.#automaton.truncate(exact, near);
+      // Masks of the few long tokens differ more often than those of the short ones, because they reach further.
+      const mask =
+        short === state
+          ? this.#ofShort(short)
+          : getOrCreate(this.#shortMasks, short, () => this.#ofShort(short)).slice();
+      this.#allow(mask, long, state, false);
+      return this.#finished(mask, state.accepting);
+    });
+  }
+
+  #ofShort(state: AutomatonState): Uint8Array {
+    const { plain, marked } = this.#vocabulary.tries;
+    const mask = this.#plainMask(plain, state);
+    this.#allow(mask, marked, state);
+    return mask;
   }
 
   #finished(mask: Uint8Array, accepting: boolean): Uint8Array {
-    this.#count++;
     // End-of-text tokens are not part of the text, so their bytes do not matter.
     for (const id of this.#vocabulary.endTokens) {
       if (accepting) allow(mask, id);
       else disallow(mask, id);
     }
-    if (mask.some((bits) => bits !== 0)) return mask;
+    if (Buffer.compare(mask, this.#noTokens) !== 0) return mask;
     throw new PtpError(
       'failed_precondition',
       'no token of the vocabulary can continue the text as the grammar requires',
     );
   }
 
-  /** Returns the mask of a string with any content. Strings whose limits exceed the longest token share one mask. */
-  #ofText({ min, max, closed }: TextPosition): Uint8Array {
-    const { maxLength } = this.#vocabulary.trie;
-    const after = this.#automaton.truncate(closed, maxLength);
-    const limits = [Math.min(min, maxLength), Math.min(max, maxLength)] as const;
-    const masks = getOrCreate(this.#textMasks, after, () => new Map<string, Uint8Array>());
-    return getOrCreate(masks, limits.join(), () => this.#finished(this.#textMask(...limits, after), false));
-  }
-
-  /** Computes the mask of a string. Only tokens that close the string depend on the grammar after the string. */
-  #textMask(min: number, max: number, closed: AutomatonState): Uint8Array {
-    const { content, trie } = this.#vocabulary;
-    const mask = content.mask.slice();
-    if (max < trie.maxLength) {
-      for (const [i, id] of content.ids.entries()) {
-        if ((content.characters[i] as number) > max) disallow(mask, id);
-      }
+  #plainMask(plain: TokenTrie, state: AutomatonState): Uint8Array {
+    const run = this.#automaton.run(state, plain.maxLength);
+    if ((plain.classes & ~run.classes) === 0) {
+      if (plain.maxLength <= run.length) return plain.mask.slice();
+      if (run.isWhole) return plain.maskUpTo(run.length).slice();
     }
-    const allowed = this.#allowedSuffixes(closed);
-    for (const { id, characters, suffix } of content.closing) {
-      if (allowed[suffix] && characters >= min && characters <= max) allow(mask, id);
+    const ranges = this.#allowed(plain, state);
+    const count = ranges.reduce((sum, [from, to]) => sum + to - from, 0);
+    if (count < plain.ids.length / 2) {
+      const mask = emptyMask(this.#vocabulary.size);
+      for (const [from, to] of ranges) allowRange(mask, plain, from, to);
+      return mask;
+    }
+    const mask = plain.mask.slice();
+    let last = 0;
+    for (const [from, to] of [...ranges, [plain.ids.length, 0] as const]) {
+      for (let i = last; i < from; i++) disallow(mask, plain.ids[i] as number);
+      last = to;
     }
     return mask;
   }
 
-  /** Walks the trie depth first and skips all tokens below a byte that is not allowed. */
-  #walk(start: AutomatonState): Uint8Array {
+  #allow(mask: Uint8Array, trie: TokenTrie, state: AutomatonState, hasRuns = true): void {
+    for (const [from, to] of this.#allowed(trie, state, hasRuns)) allowRange(mask, trie, from, to);
+  }
+
+  /**
+   * Returns the allowed tokens as ranges of `trie.ids`. Walks the trie depth first. Skips all tokens below a byte that
+   * is not allowed, and allows all tokens below a node without a walk if a run of the state includes them.
+   */
+  #allowed(trie: TokenTrie, start: AutomatonState, hasRuns = true): [from: number, to: number][] {
     const automaton = this.#automaton;
-    const { trie, content, size } = this.#vocabulary;
-    const mask = emptyMask(size);
+    const { nodes, size, maxLength } = trie;
+    const ranges: [number, number][] = [];
+    let last: [number, number] | undefined;
     // states[d] is the state after the first d bytes on the path to the current node.
     const states: AutomatonState[] = [start];
-    for (let node = 0; node < trie.bytes.length; ) {
-      const depth = trie.depths[node] as number;
-      const state = automaton.step(states[depth] as AutomatonState, trie.bytes[node] as number);
-      const end = trie.ends[node] as number;
+    for (let node = 0; node < size; ) {
+      const at = node * NODE.size;
+      const [endAndByte, depthAndCharacters] = [nodes[at] as number, nodes[at + NODE.depthAndCharacters] as number];
+      const [end, depth] = [endAndByte >> 8, depthAndCharacters >> 16];
+      const state = automaton.step(states[depth] as AutomatonState, endAndByte & 0xff);
       if (!state) {
         node = end;
         continue;
       }
-      const text = content.isBoundary[node] ? automaton.textOf(state) : undefined;
-      if (text && text.min === 0 && text.max >= trie.maxLength) {
-        this.#allowContent(node, end, text.closed, mask);
-        node = end;
-        continue;
+      let next = node + 1;
+      if (hasRuns && end - node > RUN_NODES) {
+        const run = state.run ?? automaton.run(state, maxLength);
+        const isWithin = ((nodes[at + NODE.classesBelow] as number) & ~run.classes) === 0;
+        if (isWithin && (depthAndCharacters & 0xffff) <= run.length) next = end;
       }
       states[depth + 1] = state;
-      for (const id of trie.ids[node] as readonly number[]) allow(mask, id);
-      node++;
-    }
-    return mask;
-  }
-
-  /** Allows the tokens of a subtree that are content of a string or close the string. */
-  #allowContent(node: number, end: number, closed: AutomatonState, mask: Uint8Array): void {
-    const { content } = this.#vocabulary;
-    const last = content.idsBefore[end] as number;
-    for (let i = content.idsBefore[node] as number; i < last; i++) allow(mask, content.ids[i] as number);
-    const allowed = this.#allowedSuffixes(closed);
-    const lastClosing = content.closingBefore[end] as number;
-    for (let i = content.closingBefore[node] as number; i < lastClosing; i++) {
-      const closing = content.closing[i];
-      if (closing && allowed[closing.suffix]) allow(mask, closing.id);
-    }
-  }
-
-  #allowedSuffixes(closed: AutomatonState): Uint8Array {
-    return getOrCreate(this.#suffixes, closed, () => {
-      const { suffixes, suffixCount } = this.#vocabulary.content;
-      const allowed = new Uint8Array(suffixCount);
-      // The empty suffix is always allowed.
-      allowed[0] = 1;
-      const states: AutomatonState[] = [closed];
-      for (let node = 0; node < suffixes.bytes.length; ) {
-        const depth = suffixes.depths[node] as number;
-        const state = this.#automaton.step(states[depth] as AutomatonState, suffixes.bytes[node] as number);
-        if (state) {
-          states[depth + 1] = state;
-          for (const index of suffixes.ids[node] as readonly number[]) allowed[index] = 1;
-        }
-        node = state ? node + 1 : (suffixes.ends[node] as number);
+      const from = nodes[at + NODE.idsBefore] as number;
+      const to = nodes[next * NODE.size + NODE.idsBefore] as number;
+      if (last && from === last[1]) last[1] = to;
+      else if (from < to) {
+        last = [from, to];
+        ranges.push(last);
       }
-      return allowed;
-    });
+      node = next;
+    }
+    return ranges;
   }
+}
+
+function allowRange(mask: Uint8Array, { ids }: TokenTrie, from: number, to: number): void {
+  for (let i = from; i < to; i++) allow(mask, ids[i] as number);
 }

@@ -1,8 +1,8 @@
 import { Automaton, type AutomatonState } from './automaton.ts';
-import type { Expression } from './expression.ts';
+import { allBytes, type Expression } from './expression.ts';
 import { MemoryLimit } from './memory.ts';
 import { TokenMasks } from './token-masks.ts';
-import { childNode } from './token-trie.ts';
+import { longestPrefix } from './token-trie.ts';
 import type { GrammarState, Vocabulary } from './types.ts';
 
 /**
@@ -105,28 +105,19 @@ class TokenState implements GrammarState {
 
   /** Returns the longest token that consists only of forced bytes. */
   #longestForced(): number | undefined {
-    const { trie } = this.#shared.vocabulary;
-    let state = this.#state;
-    let node: number | undefined;
-    let longest: number | undefined;
-    for (;;) {
-      const [byte, next] = this.#onlyTransition(state) ?? [];
-      node = byte === undefined ? undefined : childNode(trie, node, byte);
-      if (node === undefined || !next) return longest;
-      longest = trie.ids[node]?.[0] ?? longest;
-      state = next;
-    }
+    return longestPrefix(this.#shared.vocabulary.tries, this.#forcedBytes());
   }
 
-  #onlyTransition(state: AutomatonState): [byte: number, next: AutomatonState] | undefined {
-    if (state.accepting) return undefined;
-    let only: [number, AutomatonState] | undefined;
-    for (let byte = 0; byte < 256; byte++) {
-      const next = this.#shared.automaton.step(state, byte);
-      if (!next) continue;
-      if (only) return undefined;
-      only = [byte, next];
+  *#forcedBytes(): Generator<number> {
+    const { automaton } = this.#shared;
+    let state = this.#state;
+    while (!state.accepting) {
+      const possible = allBytes.filter((byte) => state.transitions[byte] !== null);
+      const allowed = possible.filter((byte) => automaton.step(state, byte));
+      const [byte] = allowed;
+      if (byte === undefined || allowed.length > 1) return;
+      yield byte;
+      state = automaton.step(state, byte) as AutomatonState;
     }
-    return only;
   }
 }

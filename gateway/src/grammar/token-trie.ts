@@ -1,66 +1,203 @@
+import { boundary, classesOf, classify, OTHER, type Utf8Position } from './byte-classes.ts';
+import { getOrCreate } from './get-or-create.ts';
+import { allow, emptyMask } from './token-bits.ts';
+
+/** Maximum length of a short token in bytes. A state whose counters end further away has the mask of one without. */
+const SHORT_LENGTH = 32;
+
+/** Number of integers per node in `TokenTrie.nodes`, and their order. */
+export const NODE = {
+  size: 4,
+  /** First node after the subtree, times 256, plus the byte of the node. */
+  endAndByte: 0,
+  /** Classes of the bytes below the node, see `byte-classes.ts`. 0 for a leaf. */
+  classesBelow: 1,
+  /** Number of tokens before those that end at the node. */
+  idsBefore: 2,
+  /** Number of bytes before the node, times 65536, plus the maximum number of characters below the node. */
+  depthAndCharacters: 3,
+} as const;
+
 /**
- * Trie of the bytes of all tokens, so that a walk examines shared prefixes only once. Nodes are numbered in depth-first
- * order, which makes the walk a loop: the first child of a node is the next node, and `ends` skips a subtree.
+ * Trie of the bytes of tokens, so that a walk examines shared prefixes only once. Nodes are numbered in depth-first
+ * order, which makes the walk a loop: the first child of a node is the next node, and its end skips a subtree. The
+ * tokens of a subtree are a range of `ids`.
  */
 export interface TokenTrie {
-  /** [nodes] byte of the node. */
-  readonly bytes: Uint8Array;
-  /** [nodes] number of bytes before the node's byte. */
-  readonly depths: Uint16Array;
-  /** [nodes] first node after the subtree. */
-  readonly ends: Uint32Array;
-  /** [nodes] tokens that end at the node. */
-  readonly ids: readonly (readonly number[])[];
+  /** [nodes + 1, 4] see NODE. All data of a node lie next to each other, because a walk jumps. */
+  readonly nodes: Int32Array;
+  /** Number of nodes. */
+  readonly size: number;
+  /** [tokens] token ids in the order of their bytes. */
+  readonly ids: Uint32Array;
+  /** Mask of all tokens of the trie. */
+  readonly mask: Uint8Array;
+  /** Returns the mask of the tokens of at most this number of characters. */
+  readonly maskUpTo: (characters: number) => Uint8Array;
+  /** Classes of the bytes of all tokens. */
+  readonly classes: number;
   /** Length of the longest token in bytes. */
   readonly maxLength: number;
 }
 
-const none: readonly number[] = [];
+/** Tokens of a vocabulary. Special tokens, which have no bytes, are in none of the tries. */
+export interface TokenTries {
+  /** Short tokens of printable characters: nearly all tokens. */
+  readonly plain: TokenTrie;
+  /** Short tokens that contain a quotation mark, a backslash, a control character or invalid UTF-8. */
+  readonly marked: TokenTrie;
+  /** All other tokens: few, most of them white space and rulers. */
+  readonly long: TokenTrie;
+}
 
-/** @param bytesOf function that returns the bytes of a token, or no bytes for a special token, which the trie omits */
-export function tokenTrie(size: number, bytesOf: (id: number) => Uint8Array): TokenTrie {
-  const tokens = Array.from({ length: size }, (_, id) => ({ id, text: bytesOf(id) }))
-    .filter(({ text }) => text.length > 0)
-    .sort((a, b) => Buffer.compare(a.text, b.text));
-  const bytes: number[] = [];
-  const depths: number[] = [];
-  const ends: number[] = [];
-  const ids: (readonly number[])[] = [];
-  // The path from the root to the end of the previous token.
-  const path: number[] = [];
+/** Token of a trie. */
+interface TokenBytes {
+  readonly id: number;
+  readonly text: Uint8Array;
+}
+
+/** Returns the tries of a vocabulary. @param bytesOf function that returns no bytes for a special token */
+export function tokenTries(size: number, bytesOf: (id: number) => Uint8Array): TokenTries {
+  const kinds = { plain: [] as TokenBytes[], marked: [] as TokenBytes[], long: [] as TokenBytes[] };
+  for (let id = 0; id < size; id++) {
+    const text = bytesOf(id);
+    if (text.length === 0) continue;
+    const kind = text.length > SHORT_LENGTH ? 'long' : classesOf(text) & OTHER ? 'marked' : 'plain';
+    kinds[kind].push({ id, text });
+  }
+  return {
+    plain: tokenTrie(size, kinds.plain),
+    marked: tokenTrie(size, kinds.marked),
+    long: tokenTrie(size, kinds.long),
+  };
+}
+
+/** Node under construction. */
+interface Node {
+  readonly byte: number;
+  readonly depth: number;
+  readonly idsBefore: number;
+  /** Position in UTF-8 before and after the byte. */
+  readonly before: Utf8Position | undefined;
+  readonly after: Utf8Position | undefined;
+  end: number;
+  classesBelow: number;
+  charactersBelow: number;
+}
+
+function tokenTrie(size: number, tokens: TokenBytes[]): TokenTrie {
+  tokens.sort((a, b) => Buffer.compare(a.text, b.text));
+  const nodes: Node[] = [];
+  /** The path from the root to the end of the previous token. */
+  const path: Node[] = [];
   let last: Uint8Array = new Uint8Array();
-  for (const { id, text } of tokens) {
+  const mask = emptyMask(size);
+  /** Removes the nodes from `depth` on from the path. They are complete, so their parents can include them. */
+  const leave = (depth: number) => {
+    while (path.length > depth) {
+      const node = path.pop() as Node;
+      node.end = nodes.length;
+      const parent = path.at(-1);
+      if (!parent) continue;
+      const begins = node.byte < 0x80 || node.byte > 0xbf ? 1 : 0;
+      parent.classesBelow |= node.classesBelow | classify(node.before, node.byte)[0];
+      parent.charactersBelow = Math.max(parent.charactersBelow, begins + node.charactersBelow);
+    }
+  };
+  for (const [index, { id, text }] of tokens.entries()) {
+    allow(mask, id);
     let common = 0;
     while (common < last.length && common < text.length && last[common] === text[common]) common++;
-    for (const node of path.splice(common)) ends[node] = bytes.length;
+    leave(common);
     for (let depth = common; depth < text.length; depth++) {
-      path.push(bytes.length);
-      bytes.push(text[depth] as number);
-      depths.push(depth);
-      ids.push(none);
+      const byte = text[depth] as number;
+      const before = depth === 0 ? boundary : path.at(-1)?.after;
+      const [, after] = classify(before, byte);
+      const node = { byte, depth, idsBefore: index, before, after, end: 0, classesBelow: 0, charactersBelow: 0 };
+      path.push(node);
+      nodes.push(node);
     }
-    const node = path.at(-1) as number;
-    ids[node] = [...(ids[node] as readonly number[]), id];
     last = text;
   }
-  for (const node of path) ends[node] = bytes.length;
-  const maxLength = tokens.reduce((max, { text }) => Math.max(max, text.length), 0);
+  leave(0);
   return {
-    bytes: Uint8Array.from(bytes),
-    depths: Uint16Array.from(depths),
-    ends: Uint32Array.from(ends),
-    ids,
-    maxLength,
+    nodes: packed(nodes, tokens.length),
+    size: nodes.length,
+    ids: Uint32Array.from(tokens, ({ id }) => id),
+    mask,
+    maskUpTo: masksByLength(size, tokens),
+    classes: tokens.reduce((classes, { text }) => classes | classesOf(text), 0),
+    maxLength: tokens.reduce((max, { text }) => Math.max(max, text.length), 0),
   };
+}
+
+/** Masks of the tokens of limited lengths, computed when needed. */
+function masksByLength(size: number, tokens: readonly TokenBytes[]): (characters: number) => Uint8Array {
+  const masks = new Map<number, Uint8Array>();
+  const lengthOf = (text: Uint8Array) => text.reduce((sum, byte) => sum + (byte < 0x80 || byte > 0xbf ? 1 : 0), 0);
+  return (characters) =>
+    getOrCreate(masks, characters, () => {
+      const mask = emptyMask(size);
+      for (const { id, text } of tokens) if (lengthOf(text) <= characters) allow(mask, id);
+      return mask;
+    });
+}
+
+function packed(nodes: readonly Node[], tokens: number): Int32Array {
+  const all = new Int32Array((nodes.length + 1) * NODE.size);
+  for (const [index, { byte, depth, idsBefore, after, end, classesBelow, charactersBelow }] of nodes.entries()) {
+    const at = index * NODE.size;
+    all[at + NODE.endAndByte] = end * 256 + byte;
+    // Below a part of a character, the classes of bytes would not be those of a text that begins there.
+    all[at + NODE.classesBelow] = classesBelow === 0 || after?.missing === 0 ? classesBelow : OTHER;
+    all[at + NODE.idsBefore] = idsBefore;
+    all[at + NODE.depthAndCharacters] = depth * 65536 + charactersBelow;
+  }
+  all[nodes.length * NODE.size + NODE.idsBefore] = tokens;
+  return all;
 }
 
 /**
  * Returns the child of a node (`undefined` is the root) for a byte, or undefined if no token continues with this byte.
  */
-export function childNode(trie: TokenTrie, node: number | undefined, byte: number): number | undefined {
-  const end = node === undefined ? trie.bytes.length : (trie.ends[node] as number);
-  for (let at = node === undefined ? 0 : node + 1; at < end; at = trie.ends[at] as number) {
-    if (trie.bytes[at] === byte) return at;
+function childNode({ nodes, size }: TokenTrie, node: number | undefined, byte: number): number | undefined {
+  const endOf = (at: number) => (nodes[at * NODE.size + NODE.endAndByte] as number) >> 8;
+  const end = node === undefined ? size : endOf(node);
+  for (let at = node === undefined ? 0 : node + 1; at < end; at = endOf(at)) {
+    if (((nodes[at * NODE.size + NODE.endAndByte] as number) & 0xff) === byte) return at;
   }
   return undefined;
+}
+
+/** Returns true if some token begins with these bytes and is longer. */
+export function hasLonger({ plain, marked, long }: TokenTries, prefix: Uint8Array): boolean {
+  return [plain, marked, long].some((trie) => {
+    let node: number | undefined;
+    for (const byte of prefix) {
+      node = childNode(trie, node, byte);
+      if (node === undefined) return false;
+    }
+    return node !== undefined && (trie.nodes[node * NODE.size + NODE.endAndByte] as number) >> 8 > node + 1;
+  });
+}
+
+/** Returns the longest token that is a prefix of the bytes. Reads only as many bytes as a token may have. */
+export function longestPrefix({ plain, marked, long }: TokenTries, bytes: Iterable<number>): number | undefined {
+  let paths: { readonly trie: TokenTrie; readonly node: number | undefined }[] = [];
+  for (const trie of [plain, marked, long]) paths.push({ trie, node: undefined });
+  let longest: number | undefined;
+  for (const byte of bytes) {
+    paths = paths.flatMap(({ trie, node: parent }) => {
+      const node = childNode(trie, parent, byte);
+      return node === undefined ? [] : { trie, node };
+    });
+    if (paths.length === 0) break;
+    for (const { trie, node } of paths) {
+      const [from, to] = [node, (node as number) + 1].map(
+        (at) => trie.nodes[(at as number) * NODE.size + NODE.idsBefore],
+      );
+      if ((from as number) < (to as number)) longest = trie.ids[from as number];
+    }
+  }
+  return longest;
 }

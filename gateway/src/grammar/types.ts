@@ -1,6 +1,5 @@
-import type { ContentTokens } from './content-tokens.ts';
 import type { Expression } from './expression.ts';
-import type { TokenTrie } from './token-trie.ts';
+import type { TokenTries } from './token-trie.ts';
 
 /** Position of a text in its grammar. */
 export interface GrammarState {
@@ -28,9 +27,7 @@ export interface OutputConstraint {
 export interface Vocabulary {
   /** V, the number of token ids. */
   readonly size: number;
-  readonly trie: TokenTrie;
-  /** Tokens that continue a JSON string. */
-  readonly content: ContentTokens;
+  readonly tries: TokenTries;
   /** Returns the bytes of a token. Empty for special tokens. */
   readonly bytes: (id: number) => Uint8Array;
   /** End-of-text tokens. They are allowed wherever the text may end. */

@@ -1,7 +1,7 @@
 import { PtpError } from '@ptp/protocol/errors';
 import { invalidField } from '@ptp/protocol/validation';
 import { z } from 'zod';
-import { choice, type DfaState, type Expression, literal, repeat, sequence } from '../grammar/expression.ts';
+import { allBytes, choice, type DfaState, type Expression, literal, repeat, sequence } from '../grammar/expression.ts';
 import { jsonSchemaGrammar } from '../grammar/json-schema.ts';
 import { jsonObject } from '../grammar/json-text.ts';
 import type { OutputConstraint } from '../grammar/types.ts';
@@ -160,9 +160,15 @@ const textUpTo = (mark: string): DfaState => markDfa(mark, false);
 function markDfa(mark: string, without: boolean): DfaState {
   const pattern = [...Buffer.from(mark)];
   const states = pattern.map(
-    (_, matched): DfaState => ({ kind: 'dfa', accepting: without, next: (byte) => after(matched, byte) }),
+    (_, matched): DfaState => ({
+      kind: 'dfa',
+      accepting: without,
+      bytes: allBytes,
+      next: (byte) => after(matched, byte),
+      afterNonAscii: () => states[0],
+    }),
   );
-  const end: DfaState = { kind: 'dfa', accepting: true, next: () => undefined };
+  const end: DfaState = { kind: 'dfa', accepting: true, bytes: [], next: () => undefined };
   return states[0] as DfaState;
 
   function after(matched: number, byte: number): DfaState | undefined {

@@ -5,6 +5,8 @@ import type { Term, Terms } from './terms.ts';
 /** Maximum total size of the terms in one search for a match. Larger terms take longer to derive. */
 const SEARCH_LIMIT = 20_000;
 
+const ascii = Array.from({ length: 0x80 }, (_, character) => character);
+
 /** State of a DFA over characters: the term that the rest of the text must match. */
 export interface CharacterState {
   readonly term: Term;
@@ -28,6 +30,7 @@ export class CharacterDfa {
   readonly #classes: number[];
   /** [classes] one character of the class. */
   readonly #examples: number[] = [];
+  #asciiOfClass: Map<number, number[]> | undefined;
   readonly #states = new Map<Term, CharacterState>();
   readonly #derivatives: Map<Term, Term>[] = [];
   /** True for terms with a match, false for terms without one. Plain terms need no entry. */
@@ -92,6 +95,12 @@ export class CharacterDfa {
       results.add(index < 0 ? null : this.#stepClass(state, index));
     }
     return results;
+  }
+
+  /** Returns the ASCII characters of the same class. */
+  alike(character: number): readonly number[] {
+    this.#asciiOfClass ??= Map.groupBy(ascii, (each) => this.#classes[this.#interval(each)] as number);
+    return this.#asciiOfClass.get(this.#classes[this.#interval(character)] as number) ?? [];
   }
 
   #stepClass(state: CharacterState, index: number): CharacterState | null {

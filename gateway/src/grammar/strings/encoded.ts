@@ -7,28 +7,51 @@ export type Encoding = 'utf8' | 'json';
 
 /** Returns the DFA over bytes of the texts that lead from the state to a match. States are shared. */
 export function encodedState(state: CharacterState, encoding: Encoding): DfaState {
-  return shared(state, encoding, () => {
-    const { shortest, longest } = lengthsOf(state);
-    return {
-      kind: 'dfa',
-      accepting: state.term.nullable,
-      next: (byte) => firstByte(state, byte, encoding),
-      truncated: (length) => encodedState(truncatedState(state, length), encoding),
-      forget: () => state.dfa.clear(),
-      ...(encoding === 'json' && longest >= 0 && { text: { min: shortest, max: longest } }),
-    };
-  });
-}
-
-/** Returns the limits of the length. `longest` is -1 if the state restricts more than the length. */
-function lengthsOf({ term, dfa: { terms } }: CharacterState): { readonly shortest: number; readonly longest: number } {
-  if (term.kind === 'empty') return { shortest: 0, longest: 0 };
-  const isAny = term === terms.character || (term.kind === 'repeat' && term.of === terms.character);
-  return { shortest: term.shortest, longest: isAny ? term.longest : -1 };
+  return shared(state, encoding, () => ({
+    kind: 'dfa',
+    accepting: state.term.nullable,
+    bytes: firstBytes(state, encoding),
+    next: (byte) => firstByte(state, byte, encoding),
+    truncated: (length) => encodedState(truncatedState(state, length), encoding),
+    alike: (byte) => alike(state, byte, encoding),
+    afterNonAscii: () => {
+      const results = afterAnyNonAscii(state);
+      const [only] = results;
+      return results.size === 1 && only ? encodedState(only, encoding) : undefined;
+    },
+    forget: () => state.dfa.clear(),
+  }));
 }
 
 const truncatedState = (state: CharacterState, length: number): CharacterState =>
   state.dfa.state(state.dfa.terms.truncate(state.term, length));
+
+/** Returns the bytes with which a match may continue, in ascending order. */
+function firstBytes(state: CharacterState, encoding: Encoding): number[] {
+  const bytes = ascii.filter((byte) => {
+    if (isPlain(byte, encoding)) return state.dfa.step(state, byte);
+    return byte === 0x5c && afterBackslash(state);
+  });
+  const results = afterAnyNonAscii(state);
+  return results.size > 1 || !results.has(null) ? [...bytes, ...leads] : bytes;
+}
+
+const ascii = Array.from({ length: 0x80 }, (_, byte) => byte);
+const leads = Array.from({ length: 0xf5 - 0xc2 }, (_, i) => 0xc2 + i);
+
+/** Returns true if an ASCII character is written as itself. */
+const isPlain = (byte: number, encoding: Encoding) =>
+  encoding === 'utf8' || (byte >= 0x20 && byte !== 0x22 && byte !== 0x5c);
+
+/** Returns the ASCII characters that a pattern does not distinguish from this one. */
+function alike({ dfa }: CharacterState, byte: number, encoding: Encoding): readonly number[] {
+  if (byte >= 0x80 || !isPlain(byte, encoding)) return [];
+  return dfa.alike(byte).filter((each) => isPlain(each, encoding));
+}
+
+/** Returns the different states after characters that are not ASCII. */
+const afterAnyNonAscii = (state: CharacterState): Set<CharacterState | null> =>
+  new Set([...state.dfa.stepRange(state, 0x80, 0xd7ff), ...state.dfa.stepRange(state, 0xe000, 0x10ffff)]);
 
 /** Returns the state for a position inside a character. Equal positions share one state. */
 function shared(state: CharacterState, key: string, create: () => DfaState): DfaState {
@@ -37,11 +60,8 @@ function shared(state: CharacterState, key: string, create: () => DfaState): Dfa
 
 function firstByte(state: CharacterState, byte: number, encoding: Encoding): DfaState | undefined {
   if (byte < 0x80) {
-    if (encoding === 'json') {
-      if (byte === 0x5c) return afterBackslash(state);
-      if (byte < 0x20 || byte === 0x22) return undefined;
-    }
-    return afterCharacter(state, byte, encoding);
+    if (isPlain(byte, encoding)) return afterCharacter(state, byte, encoding);
+    return byte === 0x5c ? afterBackslash(state) : undefined;
   }
   for (const [low, high, more] of LEAD_BYTES) {
     if (byte >= low && byte <= high)
@@ -49,6 +69,8 @@ function firstByte(state: CharacterState, byte: number, encoding: Encoding): Dfa
   }
   return undefined;
 }
+
+const continuations = Array.from({ length: 0x40 }, (_, i) => 0x80 + i);
 
 /** Lead bytes of UTF-8, with the number of continuation bytes that follow. */
 const LEAD_BYTES = [
@@ -84,6 +106,7 @@ function insideCharacter(
   return shared(state, `${encoding} ${bits} ${more} ${least}`, () => ({
     kind: 'dfa',
     accepting: false,
+    bytes: continuations,
     next: (byte) =>
       byte >= 0x80 && byte <= 0xbf
         ? insideCharacter(state, (bits << 6) | (byte & 0x3f), more - 1, least, encoding)
@@ -98,6 +121,7 @@ function continuationBytes(state: CharacterState, more: number, encoding: Encodi
   return shared(state, `${encoding} any ${more}`, () => ({
     kind: 'dfa',
     accepting: false,
+    bytes: continuations,
     next: (byte) => (byte >= 0x80 && byte <= 0xbf ? continuationBytes(state, more - 1, encoding) : undefined),
     truncated: (length) => continuationBytes(truncatedState(state, length), more, encoding),
   }));
@@ -114,11 +138,15 @@ const ESCAPES: Readonly<Record<string, number>> = {
   t: 0x09,
 };
 
+const escapeBytes = [...Buffer.from('"/\\bfnrtu')];
+const hexBytes = [...Buffer.from('0123456789ABCDEFabcdef')];
+
 function afterBackslash(state: CharacterState): DfaState | undefined {
   if (state.dfa.stepRange(state, 0, 0x10ffff).size === 1 && !state.dfa.step(state, 0)) return undefined;
   return shared(state, 'escape', () => ({
     kind: 'dfa',
     accepting: false,
+    bytes: escapeBytes,
     next: (byte) => {
       const name = String.fromCharCode(byte);
       if (name === 'u') return hexDigits(state, 0, 4, undefined);
@@ -145,6 +173,7 @@ function hexDigits(state: CharacterState, value: number, more: number, high: num
   return shared(state, `hex ${value} ${more} ${high ?? ''}`, () => ({
     kind: 'dfa',
     accepting: false,
+    bytes: hexBytes,
     next: (byte) => {
       const digit = Number.parseInt(String.fromCharCode(byte), 16);
       return Number.isNaN(digit) ? undefined : hexDigits(state, value * 16 + digit, more - 1, high);
@@ -159,6 +188,7 @@ function literalEscape(state: CharacterState, high: number, rest: string): DfaSt
   return shared(state, `pair ${high} ${rest}`, () => ({
     kind: 'dfa',
     accepting: false,
+    bytes: [rest.charCodeAt(0)],
     next: (byte) => (byte === rest.charCodeAt(0) ? literalEscape(state, high, rest.slice(1)) : undefined),
     truncated: (length) => literalEscape(truncatedState(state, length), high, rest),
   }));

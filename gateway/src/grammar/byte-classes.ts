@@ -1,0 +1,79 @@
+/**
+ * Classes of the bytes of a text in UTF-8. Patterns rarely distinguish the bytes of one class, so a set of classes, one
+ * bit each, describes both what a token consists of and what a grammar allows.
+ */
+const groups = [
+  'abcdef',
+  'ghijklmnopqrstuvwxyz',
+  'ABCDEF',
+  'GHIJKLMNOPQRSTUVWXYZ',
+  '0123456789',
+  ..."_-. /:,@+#'*=;$",
+  '()',
+  '[]',
+  '{}',
+  '<>',
+  '!?',
+  '%&',
+  '|~^`',
+];
+
+/** Classes of ASCII characters, with their bytes. */
+export const asciiClasses: readonly { readonly bit: number; readonly bytes: readonly number[] }[] = groups.map(
+  (characters, index) => ({ bit: 1 << index, bytes: [...Buffer.from(characters)] }),
+);
+/** Class of the bytes of all characters that are not ASCII. */
+export const NON_ASCII = 1 << groups.length;
+/** Class of all other bytes: quotation mark, backslash, control characters, and bytes that are not valid UTF-8. */
+export const OTHER = 1 << (groups.length + 1);
+
+const bits: number[] = new Array(0x80).fill(OTHER);
+for (const { bit, bytes } of asciiClasses) for (const byte of bytes) bits[byte] = bit;
+
+/** Position in a text in UTF-8. */
+export interface Utf8Position {
+  /** Number of continuation bytes that must follow. */
+  readonly missing: number;
+  /** Range of the next continuation byte. */
+  readonly low: number;
+  readonly high: number;
+}
+
+/** Position between two characters. */
+export const boundary: Utf8Position = { missing: 0, low: 0x80, high: 0xbf };
+
+/** Returns the class of a byte and the position after it. The position is undefined after invalid bytes. */
+export function classify(at: Utf8Position | undefined, byte: number): [bit: number, after: Utf8Position | undefined] {
+  if (!at) return [OTHER, undefined];
+  if (at.missing > 0) {
+    const isValid = byte >= at.low && byte <= at.high;
+    return isValid ? [NON_ASCII, { ...boundary, missing: at.missing - 1 }] : [OTHER, undefined];
+  }
+  if (byte < 0x80) return [bits[byte] as number, boundary];
+  const lead = leadBytes.find(({ from, to }) => byte >= from && byte <= to);
+  return lead ? [NON_ASCII, lead.after] : [OTHER, undefined];
+}
+
+/** Lead bytes of UTF-8, without longer encodings than necessary and without surrogates. */
+const leadBytes: readonly { readonly from: number; readonly to: number; readonly after: Utf8Position }[] = [
+  { from: 0xc2, to: 0xdf, after: { missing: 1, low: 0x80, high: 0xbf } },
+  { from: 0xe0, to: 0xe0, after: { missing: 2, low: 0xa0, high: 0xbf } },
+  { from: 0xe1, to: 0xec, after: { missing: 2, low: 0x80, high: 0xbf } },
+  { from: 0xed, to: 0xed, after: { missing: 2, low: 0x80, high: 0x9f } },
+  { from: 0xee, to: 0xef, after: { missing: 2, low: 0x80, high: 0xbf } },
+  { from: 0xf0, to: 0xf0, after: { missing: 3, low: 0x90, high: 0xbf } },
+  { from: 0xf1, to: 0xf3, after: { missing: 3, low: 0x80, high: 0xbf } },
+  { from: 0xf4, to: 0xf4, after: { missing: 3, low: 0x80, high: 0x8f } },
+];
+
+/** Returns the classes of the bytes of a text that begins between two characters. */
+export function classesOf(text: Iterable<number>): number {
+  let classes = 0;
+  let at: Utf8Position | undefined = boundary;
+  for (const byte of text) {
+    const [bit, after] = classify(at, byte);
+    classes |= bit;
+    at = after;
+  }
+  return classes;
+}
