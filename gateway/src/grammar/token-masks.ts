@@ -2,7 +2,7 @@ import { PtpError } from '@ptp/protocol/errors';
 import type { Automaton, AutomatonState } from './automaton.ts';
 import { getOrCreate } from './get-or-create.ts';
 import { allow, disallow, emptyMask } from './token-bits.ts';
-import { NODE, type TokenTrie } from './token-trie.ts';
+import { NODE, SHORT_LENGTH, type TokenTrie } from './token-trie.ts';
 import type { Vocabulary } from './types.ts';
 
 /** Minimum number of nodes in a subtree to look for a run that allows all of its tokens. */
@@ -36,11 +36,10 @@ export class TokenMasks {
 
   /** Returns the mask of a state. @throws PtpError `failed_precondition` if the vocabulary has no allowed token */
   of(exact: AutomatonState): Uint8Array {
-    const { plain, marked, long } = this.#vocabulary.tries;
-    const near = Math.max(plain.maxLength, marked.maxLength);
-    const state = this.#automaton.truncate(exact, Math.max(near, long.maxLength));
+    const { long } = this.#vocabulary.tries;
+    const state = this.#automaton.truncate(exact, Math.max(SHORT_LENGTH, long.maxLength));
     return getOrCreate(this.#masks, state, () => {
-      const short = this.#automaton.truncate(exact, near);
+      const short = this.#automaton.truncate(exact, SHORT_LENGTH);
       // Masks of the few long tokens differ more often than those of the short ones, because they reach further.
       const mask =
         short === state
@@ -72,7 +71,7 @@ export class TokenMasks {
   }
 
   #plainMask(plain: TokenTrie, state: AutomatonState): Uint8Array {
-    const run = this.#automaton.run(state, plain.maxLength);
+    const run = this.#automaton.run(state, SHORT_LENGTH);
     if ((plain.classes & ~run.classes) === 0) {
       if (plain.maxLength <= run.length) return plain.mask.slice();
       if (run.isWhole) return plain.maskUpTo(run.length).slice();
@@ -103,7 +102,7 @@ export class TokenMasks {
    */
   #allowed(trie: TokenTrie, start: AutomatonState, hasRuns = true): [from: number, to: number][] {
     const automaton = this.#automaton;
-    const { nodes, size, maxLength } = trie;
+    const { nodes, size } = trie;
     const ranges: [number, number][] = [];
     let last: [number, number] | undefined;
     // states[d] is the state after the first d bytes on the path to the current node.
@@ -119,7 +118,7 @@ export class TokenMasks {
       }
       let next = node + 1;
       if (hasRuns && end - node > RUN_NODES) {
-        const run = state.run ?? automaton.run(state, maxLength);
+        const run = state.run ?? automaton.run(state, SHORT_LENGTH);
         const isWithin = ((nodes[at + NODE.classesBelow] as number) & ~run.classes) === 0;
         if (isWithin && (depthAndCharacters & 0xffff) <= run.length) next = end;
       }

@@ -3,7 +3,7 @@ import { getOrCreate } from './get-or-create.ts';
 import { allow, emptyMask } from './token-bits.ts';
 
 /** Maximum length of a short token in bytes. A state whose counters end further away has the mask of one without. */
-const SHORT_LENGTH = 32;
+export const SHORT_LENGTH = 32;
 
 /** Number of integers per node in `TokenTrie.nodes`, and their order. */
 export const NODE = {
