@@ -13,7 +13,11 @@ import type { ReadyModel } from './start-model.ts';
 import { root, sourceType } from './supervisor.ts';
 
 /** Describes the engine inside the verifier: its device and its number of threads. */
-export async function describeLocalEngine(env: NodeJS.ProcessEnv, { path, manifest }: ReadyModel): Promise<string> {
+export async function describeLocalEngine(
+  env: NodeJS.ProcessEnv,
+  { path, manifest }: ReadyModel,
+  llama: LlamaProbe,
+): Promise<string> {
   const { threads, gpuLayers, device: wanted } = settings(verifierSettings, env);
   const count = (n: number) => `${n} thread${n === 1 ? '' : 's'}`;
   if (!isGguf(path)) {
@@ -21,7 +25,7 @@ export async function describeLocalEngine(env: NodeJS.ProcessEnv, { path, manife
     if (processor && processor !== 'cpu') return `ONNX Runtime on ${processor}`;
     return `ONNX Runtime on the CPU, ${count(threads || 1)}`;
   }
-  const device = await llamaDevice(env);
+  const device = await llama.device();
   if (!device) return 'llama.cpp';
   const { gpu, names, threads: preset } = device;
   const onGpu = gpu && gpuLayers !== 0;
@@ -48,14 +52,20 @@ interface LlamaDevice {
   readonly threads: number;
 }
 
-let device: Promise<LlamaDevice | undefined> | undefined;
+/** Finds the devices that llama.cpp would use, when they are first needed. */
+export class LlamaProbe {
+  readonly #env: NodeJS.ProcessEnv;
+  #device: Promise<LlamaDevice | undefined> | undefined;
 
-/**
- * Returns the devices that llama.cpp would use, or undefined if it does not start. Only the first call looks for them.
- */
-export function llamaDevice(env: NodeJS.ProcessEnv): Promise<LlamaDevice | undefined> {
-  device ??= probeLlama(env);
-  return device;
+  constructor(env: NodeJS.ProcessEnv) {
+    this.#env = env;
+  }
+
+  /** Returns undefined if llama.cpp does not start. */
+  device(): Promise<LlamaDevice | undefined> {
+    this.#device ??= probeLlama(this.#env);
+    return this.#device;
+  }
 }
 
 async function probeLlama(env: NodeJS.ProcessEnv): Promise<LlamaDevice | undefined> {

@@ -2,7 +2,7 @@
 import { isGguf } from '@ptp/protocol/manifest';
 import { settings } from '@ptp/service-kit/settings';
 import { verifierSettings } from '../verifier/src/settings.ts';
-import { llamaDevice } from './describe-engine.ts';
+import type { LlamaProbe } from './describe-engine.ts';
 import type { Models } from './start-model.ts';
 
 /** Environment variables of the services. */
@@ -22,10 +22,11 @@ export async function divideThreads(
   env: NodeJS.ProcessEnv,
   { target, draftModel }: Models,
   engine: string,
+  llama: LlamaProbe,
 ): Promise<DividedThreads> {
   const { threads, gpuLayers } = settings(verifierSettings, env);
   if (threads || engine || !draftModel || !isGguf(target.path) || !isGguf(draftModel.path)) return {};
-  const device = await llamaDevice(env);
+  const device = await llama.device();
   if (!device || (device.gpu && gpuLayers !== 0)) return {};
   const { verifying, drafting } = shares(device.threads);
   const { name } = verifierSettings.threads;

@@ -12,6 +12,7 @@ import { VerifierService } from '@ptp/protocol/gen/ptp/v1/verifier_pb';
 import { checkHealth } from '@ptp/protocol/health';
 import { settings } from '@ptp/service-kit/settings';
 import { loadTls, tlsSettings } from '@ptp/service-kit/tls-settings';
+import { LlamaProbe } from './describe-engine.ts';
 import type { Style } from './log-lines.ts';
 import { metricsAddresses } from './metrics-addresses.ts';
 import { sayReady } from './start-banner.ts';
@@ -69,11 +70,12 @@ async function servicesOf(
   models: Models,
   engines: Engines,
   sockets: string,
+  llama: LlamaProbe,
 ): Promise<Service[]> {
   env.PTP_VERIFIERS ||= `unix:${join(sockets, 'verifier.sock')}`;
   const tls = await loadTls(settings(tlsSettings, env));
   const metrics = metricsAddresses(env);
-  const threads = await divideThreads(env, models, engines.target);
+  const threads = await divideThreads(env, models, engines.target, llama);
   const gateway: Service = { name: 'gateway', style: 'green', isReady: () => answersOk(`${url}/readyz`) };
   const services = [
     {
@@ -103,7 +105,8 @@ async function supervise(
   sockets: string,
 ): Promise<number> {
   const url = urlOf(http, env.PTP_HTTP_TLS_CERT_FILE ? 'https' : 'http');
-  const services = await servicesOf(env, url, models, engines, sockets);
+  const llama = new LlamaProbe(env);
+  const services = await servicesOf(env, url, models, engines, sockets, llama);
   const supervisor = new Supervisor(env);
   let signals = 0;
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
@@ -123,7 +126,7 @@ async function supervise(
     .then(() => {
       const seconds = (performance.now() - started) / 1000;
       return signals === 0
-        ? sayReady({ env: { ...env, ...verifier?.env }, models, engines, url, pids: supervisor.pids, seconds })
+        ? sayReady({ env: { ...env, ...verifier?.env }, models, engines, llama, url, pids: supervisor.pids, seconds })
         : undefined;
     })
     .catch((error) => supervisor.fail(error));

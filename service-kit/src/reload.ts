@@ -1,8 +1,13 @@
 const actions = new Set<() => void>();
 
-/** Adds an action for SIGHUP, with which operators make a service read its files again ({@link reload}). */
-export function onReload(action: () => void): void {
+/**
+ * Adds an action for SIGHUP, with which operators make a service read its files again ({@link reload}).
+ *
+ * @returns a function that removes the action
+ */
+export function onReload(action: () => void): () => void {
   actions.add(action);
+  return () => actions.delete(action);
 }
 
 /** Runs all actions. Returns false if there are none. */

@@ -144,8 +144,11 @@ export function followApiKeys(
     }
   };
   watchFile(path, { interval: intervalMs, persistent: false }, reload);
-  onReload(reload);
-  return () => unwatchFile(path, reload);
+  const removeAction = onReload(reload);
+  return () => {
+    unwatchFile(path, reload);
+    removeAction();
+  };
 }
 
 async function readEntries(path: string, setting: string): Promise<KeyEntries> {

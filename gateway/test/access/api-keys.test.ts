@@ -6,6 +6,7 @@ import { connect } from '@ptp/protocol/client';
 import { GenerationService } from '@ptp/protocol/gen/ptp/v1/generation_pb';
 import { serve } from '@ptp/protocol/server';
 import { createLogger } from '@ptp/service-kit/log';
+import { reload } from '@ptp/service-kit/reload';
 import OpenAI from 'openai';
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { silent } from '../../../test/test-pair.ts';
@@ -215,6 +216,8 @@ describe('the keys file', () => {
     } finally {
       stop();
     }
+    // The process then has no files to read again, so that SIGHUP ends it.
+    expect(reload()).toBe(false);
   });
 
   test('must exist', async () => {
