@@ -10,7 +10,7 @@ import { type OnRejection, reportRejection } from './access/admission.ts';
 import type { ApiKeys } from './access/api-keys.ts';
 import { requireApiKeys } from './access/http-hook.ts';
 import { decodeBody } from './http/content-encoding.ts';
-import { rejectExpectation, rejectOtherMethods, rejectUnparsable, sendError } from './http/errors.ts';
+import { Outage, rejectExpectation, rejectOtherMethods, rejectUnparsable, sendError } from './http/errors.ts';
 import { newId } from './http/ids.ts';
 import { parseJson } from './http/json.ts';
 import { checkJsonSize } from './http/json-size.ts';
@@ -145,6 +145,7 @@ async function createApp({ settings, logger, onRejection, https }: HttpParts): P
     frameworkErrors: (error, request, reply) => sendError(error, request as FastifyRequest, reply as FastifyReply),
     clientErrorHandler: rejectUnparsable,
   });
+  app.decorate('outage', new Outage());
   const origins = originsOf(settings.corsOrigins);
   app.server.maxConnections = connectionLimit();
   https?.follow(app.server as unknown as HttpsServer);

@@ -31,7 +31,29 @@ export function sendError(error: unknown, request: FastifyRequest, reply: Fastif
 export function logError(error: unknown, request: FastifyRequest): void {
   const { status, body } = openAiError(error);
   if (status < 500) request.log.info({ status, code: toPtpError(error).code, param: body.error.param }, 'rejected');
+  else if (status === 503) request.server.outage.report(body.error.message, request);
   else request.log.error({ err: error, status }, 'failed');
+}
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    readonly outage: Outage;
+  }
+}
+
+/** State in which all requests fail with status 503, such as a lost verifier. Its reason is logged once. */
+export class Outage {
+  #reported = '';
+
+  report(reason: string, request: FastifyRequest): void {
+    if (reason !== this.#reported) request.log.warn({ reason }, 'requests fail with status 503');
+    this.#reported = reason;
+  }
+
+  /** Must be called when a request has been served. */
+  end(): void {
+    this.#reported = '';
+  }
 }
 
 /** Responds with status 405 to the other methods of each route that is registered after this call. */

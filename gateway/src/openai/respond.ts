@@ -67,9 +67,15 @@ export async function respond(
     const run = { modelId: model.modelId, choices: requests.length, deltas, figures, stream, includeUsage };
     try {
       const writer = newWriter(run);
-      if (!stream) return await wholeResponse(writer, run);
-      await streamResponse(writer, run, reply, settings, (error) => logError(error, http));
-      return undefined;
+      let failed = false;
+      const onError = (error: unknown) => {
+        failed = true;
+        logError(error, http);
+      };
+      const body = stream ? undefined : await wholeResponse(writer, run);
+      if (stream) await streamResponse(writer, run, reply, settings, onError);
+      if (!failed) http.server.outage.end();
+      return body;
     } finally {
       http.log.info({ client: client?.name, choices: requests.length, stream, usage: figures.usage }, 'generated');
     }

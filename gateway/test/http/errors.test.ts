@@ -319,6 +319,27 @@ describe('failures of the generator', () => {
     }
   });
 
+  test('with status 503 are logged once until a request is served, without a stack', async () => {
+    const lost = () => ({ steps: [], error: new PtpError('unavailable', 'the verifier does not answer') });
+    const served = () => ({ steps: tokenByToken('let x') });
+    const warnings = () =>
+      server.logs.map((line) => JSON.parse(line)).filter(({ level }) => level === 'warn' || level === 'error');
+    server.generator.script = served;
+    await server.complete({ prompt: 'a' });
+    server.logs.length = 0;
+    server.generator.script = lost;
+    for (const stream of [false, true, false]) await (await server.complete({ prompt: 'a', stream })).text();
+    expect(warnings()).toMatchObject([
+      { msg: 'requests fail with status 503', reason: 'the verifier does not answer' },
+    ]);
+    expect(warnings()[0]).not.toHaveProperty('err');
+    server.generator.script = served;
+    await (await server.complete({ prompt: 'a', stream: true })).text();
+    server.generator.script = lost;
+    await server.complete({ prompt: 'a' });
+    expect(warnings()).toHaveLength(2);
+  });
+
   test('that are unexpected return 500 and show details only in the log', async () => {
     server.generator.script = () => ({ steps: [], error: secret });
     const response = await server.complete({ prompt: 'a' });
