@@ -57,6 +57,14 @@ describe('the Dockerfile', () => {
     expect(validate(dockerfile).map(({ message, range }) => `${range.start.line + 1}: ${message}`)).toEqual([]);
   });
 
+  test('gives drafter and verifier ten minutes to load a model, and a folder for results of the start', () => {
+    for (const stage of ['verifier', 'drafter']) {
+      const lines = instructions(stage).join('\n');
+      expect(lines).toMatch(/^HEALTHCHECK .*--start-period=600s /m);
+      expect(lines).toMatch(/^ENV .*XDG_CACHE_HOME=\/tmp\//m);
+    }
+  });
+
   test('runs as an unprivileged user and pins its base images', () => {
     for (const [, image = ''] of dockerfile.matchAll(/^FROM (\S+)/gm)) {
       if (image.includes(':')) expect(image).toMatch(/:\d+\.\d+(\.\d+)?/);

@@ -163,6 +163,14 @@ describe.skipIf(!KUSTOMIZE).each(overlays)('%s (skipped without kustomize)', (ov
     }
   });
 
+  test('the services have ten minutes to load a model and to check the engine, whatever the probe', () => {
+    for (const name of ['verifier', 'drafter']) {
+      const deployment = deployments.find(({ metadata }) => metadata.name === name);
+      const [{ startupProbe }] = deployment?.spec.template.spec.containers ?? [];
+      expect(startupProbe.periodSeconds * startupProbe.failureThreshold).toBe(600);
+    }
+  });
+
   test('pods are unprivileged, have a read-only file system and have time to drain', () => {
     const drain = Number(all('ConfigMap').find(({ data }) => data.PTP_DRAIN_SECONDS)?.data.PTP_DRAIN_SECONDS);
     for (const { spec } of deployments) {
