@@ -117,7 +117,7 @@ def start(args: argparse.Namespace) -> Drafter:
         require(kind in ("target", "drafter"), f"--init must be a target or a drafter, got a {kind} in {args.init}")
         if kind == "drafter":
             return continued(settings, load_drafter(args.init))
-        return untrained(settings, load_target(args.init))
+        return untrained(settings, load_target(args.init), None)
     vocab = len(json.loads((args.data / "tokenizer.json").read_text())["model"]["vocab"])
     return Drafter(drafter_config(settings, Config(vocab, args.width, len(layers_of(args)), context=args.context)))
 

@@ -21,8 +21,8 @@ class TwoPassDrafter(Drafter):
     of the first pass.
     """
 
-    def __init__(self, config: DrafterConfig, target: Target | None = None):
-        super().__init__(config, target)
+    def __init__(self, config: DrafterConfig, target: Target | None = None, shortlist: Tensor | None = None):
+        super().__init__(config, target, shortlist)
         self.from_picked = nn.Linear(config.sizes.width, config.sizes.width, bias=False)
         nn.init.eye_(self.from_picked.weight)
         self.picked: Tensor | None = None

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import torch
 from philox import uniforms
-from test_export import CONFIG, FORMS, Cache, context_feeds, drafter_feeds, run, session, storable
+from test_export import CONFIG, FORMS, Cache, context_feeds, drafter_feeds, run, session, some_tokens, storable
 from test_feature import FORMS as FEATURE_FORMS
 from test_feature import Asked, check_feeds
 from tiny_pair import byte_tokenizer
@@ -39,7 +39,7 @@ class Pair:
     def __init__(self, folder: pathlib.Path, form: dict):
         torch.manual_seed(0)
         target = Target(CONFIG)
-        drafter = Drafter(DrafterConfig(CONFIG, length=LENGTH, frequencies=4, **form), target)
+        drafter = Drafter(DrafterConfig(CONFIG, length=LENGTH, frequencies=4, **form), target, some_tokens(form))
         storable(target, drafter)
         self.folder, self.config = folder, drafter.config
         save(folder / "target.pt", "target", target)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ptp_train.model import grow
+from ptp_train.model import coordinates, grow
 from ptp_train.model.drafter import Drafter, DrafterConfig, load_drafter
 from ptp_train.model.transformer import Config, Target, load_target, save
 from ptp_train.train.target import taken
@@ -18,6 +18,7 @@ OWN = replace(CONFIG, width=32, layers=2, heads=2, kv_heads=1, hidden=64)
 FORMS = {
     "o by one u": {"method": "o", "pick": "cdf", "rank": 0},
     "c by a tree, sequential head": {"method": "c", "pick": "tree", "rank": 8},
+    "c by a tree, shortlist": {"rank": 8, "shortlist": 40},
     "adapters on the target": {"method": "o", "kind": "lora", "source": (0, 1, 2, 3), "rank": 0},
     "a transformer of its own": {"method": "c", "kind": "separate", "source": (0, 1), "own": OWN, "rank": 8},
 }
@@ -27,7 +28,9 @@ FORMS = {
 def pair(request):
     torch.manual_seed(0)
     target = Target(CONFIG)
-    drafter = Drafter(DrafterConfig(CONFIG, **({"source": (0, 1, 3), "length": 4} | FORMS[request.param])), target)
+    config = DrafterConfig(CONFIG, **({"source": (0, 1, 3), "length": 4} | FORMS[request.param]))
+    listed = torch.randperm(CONFIG.vocab)[: config.shortlist].sort().values if config.shortlist else None
+    drafter = Drafter(config, target, listed)
     for p in (*target.parameters(), *drafter.parameters()):
         if p.ndim == 2:
             torch.nn.init.normal_(p, std=0.1)
@@ -102,6 +105,37 @@ def test_greedy_completions_do_not_read_u(pair):
     assert torch.equal(one, two)
 
 
+@torch.no_grad()
+def test_reading_the_head_once_for_all_positions_changes_no_draft(pair):
+    """With a sequential head of a small rank, the corrections are a product of its state."""
+    drafter = pair[1]
+    ids, starts, u = torch.randint(0, 96, (1, 24)), torch.tensor([[5, 9, 17]]), uniforms(pair, 3)
+    asked = (*inputs(pair, ids, starts), u, CONDITIONS)
+    expected = drafter.draft(*asked)
+    drafter.factorise()
+    assert (drafter.correction is not None) == (drafter.sequential is not None)
+    assert torch.equal(drafter.draft(*asked), expected)
+    drafter.correction = None
+
+
+@torch.no_grad()
+def test_a_shortlist_drafts_like_the_target_without_the_other_tokens():
+    """The probabilities of tokens in the list are the target's, renormalised, and uniforms keep their meaning."""
+    torch.manual_seed(7)
+    target = Target(CONFIG)
+    listed = torch.randperm(CONFIG.vocab)[:30].sort().values
+    drafter = Drafter(DrafterConfig(CONFIG, source=(0,), length=1, rank=0, shortlist=30), target, listed)
+    assert torch.equal(drafter.head_weight, target.head_weight[listed])
+    logits, u = torch.randn(500, CONFIG.vocab) * 3, torch.rand(500, drafter.config.coordinates)
+    tokens, probability = drafter.choose(drafter.listed(logits), u, torch.ones(500))
+    p = torch.zeros_like(logits).index_copy_(-1, listed, logits[:, listed].softmax(-1))
+    assert torch.equal(tokens, coordinates.pick("tree", p, u))
+    torch.testing.assert_close(probability, p.gather(-1, tokens[:, None])[:, 0])
+    assert torch.equal(drafter.spread(drafter.listed(p)), p)
+    assert drafter.lists(torch.arange(CONFIG.vocab)).nonzero()[:, 0].equal(listed)
+    assert drafter.places(listed).equal(torch.arange(30))
+
+
 def test_saved_models_load_equal(pair, tmp_path):
     target, drafter = pair
     save(tmp_path / "target.pt", "target", target)
@@ -171,13 +205,14 @@ def test_a_model_of_some_layers_computes_the_same_as_these_layers():
     torch.testing.assert_close(small(ids), large(ids))
 
 
-def test_a_grown_drafter_drafts_the_same():
-    torch.manual_seed(4)
+@pytest.mark.parametrize("shortlist", [0, 40])
+def test_a_grown_drafter_drafts_the_same(shortlist):
+    torch.manual_seed(4 + shortlist)
     small = Target(Config(60, 64, 3, 2, 1, head_width=32, hidden=80, context=64, epsilon=1e-12))
     for p in small.parameters():
         torch.nn.init.normal_(p, 0.0 if p.ndim == 2 else 1.0, 0.15)
-    shape = {"rank": 16, "length": 4, "source": (0, 2)}
-    drafter = Drafter(DrafterConfig(small.config, **shape), small)
+    shape = {"rank": 16, "length": 4, "source": (0, 2), "shortlist": shortlist}
+    drafter = Drafter(DrafterConfig(small.config, **shape), small, torch.arange(20, 60) if shortlist else None)
     torch.nn.init.normal_(drafter.sequential.out.weight, std=0.2)
     large = grow.grown(small, Config(60, 96, 6, 4, 2, head_width=32, hidden=100))
     grown = grow.grown_drafter(drafter, DrafterConfig(large.config, **shape | {"source": (0, 4)}))

@@ -23,6 +23,7 @@ OWN = replace(CONFIG, width=32, layers=2, heads=2, kv_heads=1, hidden=64)
 SHAPES = {
     "feature": (CONFIG, DrafterConfig(CONFIG, (0, 2), kind="feature", rank=32)),
     "reader of a relative of Llama": (LLAMA, DrafterConfig(LLAMA, (0, 1), kind="reader", rank=0, method="o")),
+    "reader with a shortlist": (CONFIG, DrafterConfig(CONFIG, (0, 1), rank=16, shortlist=100)),
     "separate": (CONFIG, DrafterConfig(CONFIG, (0, 1), kind="separate", rank=16, own=OWN)),
 }
 
@@ -33,7 +34,8 @@ def written(tmp_path, shape: str, form: Form, drafter_form: Form):
     torch.manual_seed(0)
     config, drafting = SHAPES[shape]
     target = Target(config).eval()
-    drafter = Drafter(drafting, target).eval()
+    listed = torch.randperm(config.vocab)[: drafting.shortlist].sort().values if drafting.shortlist else None
+    drafter = Drafter(drafting, target, listed).eval()
     for p in (*target.parameters(), *drafter.parameters()):
         p.add_(torch.randn_like(p) * 0.1)
     folder = tmp_path / "folder"

@@ -170,6 +170,9 @@ def convert(drafter: Drafter, device: torch.device, dtype: torch.dtype) -> None:
     for name, part in drafter.named_children():
         # Harmonics of the uniforms need more digits than bfloat16 has.
         part.to(device, torch.float32 if name == "uniform" else dtype)
+    if drafter.shortlist is not None:
+        drafter.shortlist = drafter.shortlist.to(device)
+    drafter.factorise()
 
 
 def conditions(sampling: common_pb2.SamplingParameters) -> tuple[float, float, float]:

@@ -152,7 +152,7 @@ def build(
         content["bytes_per_token"]["drafter"] = d.depth * d.sizes.kv_heads * d.sizes.head_width * 8
         content["drafter"] = {
             "parameters": parameters_of(drafter),
-            **{k: getattr(d, k) for k in ("kind", "method", "embedding", "frequencies", "rank", "length")},
+            **{k: getattr(d, k) for k in ("kind", "method", "embedding", "frequencies", "rank", "length", "shortlist")},
             "source": list(d.source),
             "sizes": asdict(d.sizes),
             "max_branch_length": d.length,

@@ -37,6 +37,9 @@ class StoredTensors:
     def get(self, name: str) -> Tensor:
         return torch.from_numpy(self.arrays[name].astype(np.float32))
 
+    def integers(self, name: str) -> Tensor:
+        return torch.from_numpy(self.arrays[name].copy())
+
     def matrix(self, name: str) -> Tensor:
         """Returns the matrix of a product in PyTorch's layout, [out, in]."""
         if f"{name}.i8" in self:
@@ -115,8 +118,11 @@ def drafter_of(folder: pathlib.Path) -> Drafter:
     )
     shape = {k: facts[k] for k in ("kind", "method", "embedding", "frequencies", "rank", "length")}
     own = config_of(facts["sizes"]) if facts["kind"] == "separate" else None
-    drafter = Drafter(DrafterConfig(target, tuple(facts["source"]), pick=manifest["pick"], own=own, **shape))
+    shape["shortlist"] = facts.get("shortlist", 0)  # Older folders lack it.
     stored = StoredTensors(graph_of(folder, "drafter"))
+    listed = stored.integers("shortlist") if shape["shortlist"] else None
+    config = DrafterConfig(target, tuple(facts["source"]), pick=manifest["pick"], own=own, **shape)
+    drafter = Drafter(config, shortlist=listed)
     stored.fill_vocabulary(drafter)
     for n, layer in enumerate(drafter.layers):
         stored.fill_layer(layer, f"own{n}")
@@ -150,8 +156,13 @@ def order_between(old: Tokenizer, new: Tokenizer) -> Tensor:
 @torch.no_grad()
 def reorder(model: Target | Drafter, order: Tensor) -> None:
     """Gives the vocabulary new ids. Row i becomes the old row order[i]."""
-    for table in filter(None, (model.embedding, model.output)):
-        table.weight.copy_(table.weight[order].clone())
+    model.embedding.weight.copy_(model.embedding.weight[order].clone())
+    if model.output is None:
+        return
+    if (shortlist := getattr(model, "shortlist", None)) is not None:
+        ids, order = order.argsort()[shortlist].sort()
+        shortlist.copy_(ids)
+    model.output.weight.copy_(model.output.weight[order].clone())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,23 +16,19 @@ position, H and G query and key/value heads, V tokens in the vocabulary.
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import coordinates
+from .draft_head import DraftHead, without
 from .drafter_config import DrafterConfig
 from .embeddings import UniformEmbedding
 from .lora import adapted
 from .sampling import shape
 from .sequential_head import SequentialHead
 from .transformer import Config, KeyValue, Layer, RMSNorm, Target, read_checkpoint, read_layers, rope_tables
-
-Pick = Callable[[str, Tensor, Tensor], Tensor]
-"""Picks tokens by a rule from probabilities and uniforms, like `coordinates.pick`."""
 
 
 class Given(NamedTuple):
@@ -44,12 +40,13 @@ class Given(NamedTuple):
     """[B, N, V]: logits of these hidden states. `draft` needs them, but training does not."""
 
 
-class Drafter(nn.Module):
+class Drafter(DraftHead):
     """Drafter over a target. The input that predicts token k has position k - 1, as in a language model. The first
     input of a draft also carries the embedding of the last context token.
     """
 
-    def __init__(self, config: DrafterConfig, target: Target | None = None):
+    def __init__(self, config: DrafterConfig, target: Target | None = None, shortlist: Tensor | None = None):
+        """shortlist: ids of the `config.shortlist` tokens, in ascending order; by default the first ones."""
         super().__init__()
         self.config = config
         c = config.sizes
@@ -60,7 +57,9 @@ class Drafter(nn.Module):
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.layers = nn.ModuleList(Layer(c, c.layers) for _ in config.source)
         self.norm = RMSNorm(c.width, c.epsilon)
-        self.output = None if c.tied else nn.Linear(c.width, c.vocab, bias=False)
+        count = config.shortlist
+        self.output = None if c.tied and not count else nn.Linear(c.width, count or c.vocab, bias=False)
+        self.register_buffer("shortlist", torch.arange(count) if count and shortlist is None else shortlist)
         self.uniform = UniformEmbedding(config)
         self.sequential = SequentialHead(c, config.rank) if config.rank else None
         self.feature = nn.Linear(c.width, c.width, bias=False) if config.given else None
@@ -70,6 +69,8 @@ class Drafter(nn.Module):
             self.start_from(target, config.source)
         if config.kind == "lora":
             self.layers = nn.ModuleList(adapted(layer, config.lora_rank) for layer in self.layers)
+        # A large embedding stays the target's, and takes no memory for gradients and optimizer.
+        self.embedding.requires_grad_(not count or config.own is not None)
         self.fit_uniforms()
 
     def fit_uniforms(self) -> None:
@@ -81,14 +82,10 @@ class Drafter(nn.Module):
         self.embedding.weight.data.copy_(target.embedding.weight)
         self.norm.load_state_dict(target.norm.state_dict())
         if self.output is not None:
-            self.output.load_state_dict(target.output.state_dict())
+            rows = target.head_weight if self.shortlist is None else target.head_weight[self.shortlist]
+            self.output.weight.data.copy_(rows)
         for layer, source in zip(self.layers, chosen, strict=True):
             layer.load_state_dict(target.layers[source].state_dict())
-
-    @property
-    def head_weight(self) -> Tensor:
-        """Output head [V, width]."""
-        return self.embedding.weight if self.output is None else self.output.weight
 
     def read(self, ids: Tensor) -> list[KeyValue]:
         """Returns keys and values of a `separate` drafter's context stream over ids [B, S]. For the other kinds,
@@ -147,15 +144,6 @@ class Drafter(nn.Module):
             x = layer.finish(x, attended.reshape(b, c.heads, n * length, c.head_width))
         return self.norm(x).view(b, n, length, -1)
 
-    def logits(self, hidden: Tensor, last: Tensor, conditions, answers: Tensor | None = None) -> Tensor:
-        """Maps hidden [B, N, L, width] to logits [B, N, L, V]. Tokens are picked from their softmax.
-
-        With a sequential head, `answers` [B, N, L] are the tokens picked so far (teacher forcing).
-        """
-        if self.sequential is not None:
-            hidden = self.sequential(hidden, self.embedding(torch.cat([last[..., None], answers[..., :-1]], -1)))
-        return self.head(hidden, conditions[0])
-
     def forward(
         self,
         cache,
@@ -166,9 +154,9 @@ class Drafter(nn.Module):
         answers: Tensor | None = None,
         given: Given | None = None,
     ) -> Tensor:
-        """Returns logits [B, N, L, V]. The arguments are the same as for `hidden` and `logits`.
+        """Returns logits [B, N, L, S]. The arguments are the same as for `hidden` and `logits`.
 
-        A `feature` drafter needs `given` and the answers, and returns logits [B, N, L - 1, V] of all tokens but the
+        A `feature` drafter needs `given` and the answers, and returns logits [B, N, L - 1, S] of all tokens but the
         first.
         """
         feature = None
@@ -213,65 +201,6 @@ class Drafter(nn.Module):
         """
         hidden = self.hidden(cache, last, starts, u, conditions, feature)
         return self.picks(hidden, last, u, conditions[0].expand(u.shape[:3]), excluded)[0]
-
-    def picks(
-        self,
-        hidden: Tensor,
-        last: Tensor,
-        u: Tensor,
-        temperature: Tensor,
-        excluded: Tensor | None,
-        pick: Pick = coordinates.pick,
-    ) -> tuple[Tensor, Tensor]:
-        """Picks tokens [..., L] of drafts from hidden [..., L, width]. Returns them with their probabilities.
-
-        last, excluded [...]: see `draft`. u [..., L, D]. temperature [..., L]. pick: stands in for `coordinates.pick`.
-        """
-        if self.sequential is None:
-            logits = self.head(hidden, temperature)
-            logits = torch.cat([without(logits[..., :1, :], excluded), logits[..., 1:, :]], -2)
-            return self.choose(logits, u, temperature, pick)
-        token, state, picked = last, None, []
-        for k in range(u.shape[-2]):
-            corrected, state = self.sequential.step(hidden[..., k, :], self.embedding(token), state)
-            logits = self.head(corrected, temperature[..., k])
-            if k == 0:
-                logits = without(logits, excluded)
-            token, probability = self.choose(logits, u[..., k, :], temperature[..., k], pick)
-            picked.append((token, probability))
-        tokens, probabilities = (torch.stack(column, -1) for column in zip(*picked, strict=True))
-        return tokens, probabilities
-
-    def head(self, hidden: Tensor, temperature: Tensor) -> Tensor:
-        """Maps hidden [..., width] to logits [..., V]. The logits are divided by the temperature, except with O-PTP,
-        which takes the argmax.
-        """
-        rows = F.linear(hidden, self.head_weight)
-        if self.config.method == "o":
-            return rows
-        return rows / torch.where(temperature > 0, temperature, torch.ones_like(temperature))[..., None]
-
-    def choose(
-        self, logits: Tensor, u: Tensor, temperature: Tensor, pick: Pick = coordinates.pick
-    ) -> tuple[Tensor, Tensor]:
-        """Picks tokens [...] from logits [..., V] with the uniforms [..., D] of their own positions. Returns them with
-        their probabilities.
-        """
-        p = logits.float().softmax(-1)
-        token = logits.argmax(-1)
-        if self.config.method != "o":
-            token = torch.where(temperature > 0, pick(self.config.pick, p, u), token)
-        return token, p.gather(-1, token[..., None])[..., 0]
-
-
-def without(logits: Tensor, excluded: Tensor | None) -> Tensor:
-    """Sets the logits [..., V] of the tokens `excluded` to minus infinity. -1 or None excludes nothing. The shape of
-    `excluded` is that of the first dimensions of `logits`.
-    """
-    if excluded is None:
-        return logits
-    which = torch.arange(logits.shape[-1], device=logits.device) == excluded[..., None]
-    return logits.masked_fill(which.view(*excluded.shape, *(1,) * (logits.ndim - excluded.ndim - 1), -1), -torch.inf)
 
 
 def target_identity_of(path) -> str | None:

@@ -36,6 +36,8 @@ class DrafterConfig:
     """Number of harmonics in the fourier embedding."""
     rank: int = 128
     """Rank of the sequential head (sequential_head.py). 0 means no sequential head."""
+    shortlist: int = 0
+    """S, the number of tokens that the drafter may propose. 0 means all of them."""
     lora_rank: int = 64
     own: Config | None = None
     """Sizes of a `separate` drafter. None for the other kinds, which have the target's sizes."""
@@ -61,3 +63,8 @@ class DrafterConfig:
     def given(self) -> int:
         """Number of leading draft tokens that the context stream picks."""
         return 1 if self.kind == "feature" else 0
+
+    @property
+    def factored(self) -> bool:
+        """True if drafting reads the output head once for all positions (sequential_head.py)."""
+        return 0 < 2 * self.rank <= self.sizes.width

@@ -93,7 +93,7 @@ def grown(old: Target, c: Config) -> Target:
 
 def check_drafter(old: DrafterConfig, new: DrafterConfig) -> None:
     """Exits if the configurations differ in a setting that growing cannot change."""
-    for name in ("method", "pick", "embedding", "frequencies", "rank", "length", "lora_rank"):
+    for name in ("method", "pick", "embedding", "frequencies", "rank", "length", "shortlist", "lora_rank"):
         mine, given = getattr(old, name), getattr(new, name)
         require(mine == given, f"--{name.replace('_', '-')} must be {mine}, as in --init, got {given}")
     fits = old.kind == new.kind == "reader" or (new.kind == "feature" and old.kind in ("reader", "feature"))
@@ -121,11 +121,15 @@ def grown_drafter(old: Drafter, config: DrafterConfig, form: type[Drafter] = Dra
     `config.source` lists the new indices of the source layers. A `reader` may become a `feature` drafter, which then
     has to learn that its context ends one token earlier.
     """
+    if config == old.config and type(old) is form:
+        return old
     check_drafter(old.config, config)
-    new = form(config)
+    new = form(config, shortlist=old.shortlist)
     c, was = config.sizes, old.config.sizes
     new.embedding.weight.copy_(placed(new.embedding.weight, old.embedding.weight, 0.0))
     new.norm.weight.copy_(norm_weight(old.norm.weight, c.width))
+    if new.output is not None:
+        new.output.weight.copy_(placed(new.output.weight, old.output.weight, 0.0))
     for i, layer in enumerate(old.layers):
         new.layers[i] = grown_layer(layer, c)
     for name, p in new.uniform.named_parameters():

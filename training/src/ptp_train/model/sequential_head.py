@@ -9,6 +9,10 @@ rms(x),
 
 The head reuses the model's embedding and output head, so its own size does not depend on V. W h_k is computed for all
 positions at once. Each position then costs R (3 width + 2 R) multiplications per row, plus V width for the output head.
+
+With H the output head, logits_k = H h_k + (H C) z_k. If the rank is small, a drafter therefore reads H once for all
+positions, and H C [V, R] at each position. This is the correction by a low-rank bias of DSpark (2026), except that H C
+has no parameters of its own, and so also corrects tokens that training rarely saw.
 """
 
 import torch
@@ -32,14 +36,11 @@ class SequentialHead(nn.Module):
         self.out = nn.Linear(rank, c.width, bias=False)
         nn.init.zeros_(self.out.weight)
 
-    def step(self, hidden: Tensor, before: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Runs one position. `hidden` and the embedded previous token are [..., width]. `state` is [..., R], or None at
-        the first position.
-
-        Returns the corrected hidden state and the next state.
+    def step(self, hidden: Tensor, before: Tensor, state: Tensor | None) -> Tensor:
+        """Returns the state [..., R] of one position. `hidden` and the embedded previous token are [..., width]. `state`
+        is the previous state, or None at the first position.
         """
-        state = self.next(self.from_hidden(hidden) + self.from_token(unit(before)), state)
-        return hidden + self.out(state), state
+        return self.next(self.from_hidden(hidden) + self.from_token(unit(before)), state)
 
     def next(self, gates: Tensor, state: Tensor | None) -> Tensor:
         """Returns the state [..., R] from a and b [..., 2 R] without their recurrent part, and the previous state."""

@@ -60,6 +60,13 @@ class Samples:
             found.append(entry(torch.stack([rare.amin(0), rare.amax(0)], -1), share))
         return sorted(found, key=lambda part: -part["share"])
 
+    def frequent(self, count: int, vocab: int) -> Tensor:
+        """Returns the `count` most frequent of `vocab` tokens, in ascending order. Of equally frequent tokens, such as
+        those that do not occur, the lowest ids come first: most tokenizers give them to frequent tokens.
+        """
+        counts = sum(torch.bincount(f["tokens"].flatten(), minlength=vocab) for f in self.files)
+        return counts.argsort(descending=True, stable=True)[:count].sort().values
+
     def draw(self, tokens: int, rng: np.random.Generator) -> dict:
         """Returns random sequences of one file, with about `tokens` tokens in total."""
         f = self.files[rng.choice(len(self.files), p=self.weights)]
@@ -182,7 +189,9 @@ class DraftBatch:
     answers: Tensor
     """[B, N, L]: correct tokens."""
     p: Tensor
-    """[B, N, L, V]: the target's distributions after the previous answers."""
+    """[B, N, L, S]: the target's distributions after the previous answers, for the tokens of the drafter's shortlist."""
+    possible: Tensor
+    """[B, N, L]: true if the target can pick the answer."""
     given: Given | None
     """Outputs of a `feature` drafter's context stream."""
 
@@ -210,7 +219,10 @@ def draft_batch(outputs: TargetOutputs, drafter: Drafter, starts: Tensor, inside
         at = starts - outputs.first
         logits = None if outputs.logits is None else of_rows(outputs.logits, at)
         given = Given(of_rows(outputs.features, at), logits)
-    return DraftBatch(cache, last, starts, u, outputs.conditions, answers, at_drafts(outputs.p), given)
+    own = outputs.p.gather(-1, outputs.ids[:, outputs.first :, None])
+    possible = at_drafts(own)[..., 0] > 0
+    p = at_drafts(drafter.listed(outputs.p))
+    return DraftBatch(cache, last, starts, u, outputs.conditions, answers, p, possible, given)
 
 
 def of_rows(rows: Tensor, index: Tensor) -> Tensor:

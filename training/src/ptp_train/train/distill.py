@@ -50,6 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=pathlib.Path,
         help="drafter to continue from, which must have the same shape, or is grown if the target is larger",
     )
+    add(
+        "--shortlist",
+        type=integer(0),
+        default=0,
+        help="number of tokens that the drafter may propose: the most frequent ones in --samples (0: all tokens)",
+    )
     add("--loss", choices=LOSSES, default="kl", help="loss against the target")
     add("--completions", type=integer(1), default=256, help="drafts per step")
     add("--context-tokens", type=integer(512), default=2048, help="number of sequence tokens per step")
@@ -135,6 +141,8 @@ def drafter_config(args: argparse.Namespace, target: Config) -> DrafterConfig:
         k: getattr(args, k)
         for k in ("length", "kind", "method", "pick", "embedding", "frequencies", "rank", "lora_rank")
     }
+    wanted = getattr(args, "shortlist", 0)
+    shared["shortlist"] = wanted if wanted < target.vocab else 0
     return DrafterConfig(target, source, own=own, **shared)
 
 
@@ -149,9 +157,11 @@ def batch_sizes(args: argparse.Namespace, target: Target, place: str) -> tuple[i
     """Returns --context-tokens and --completions, or smaller numbers if the distributions do not fit into memory. Each
     of the two may fill half of the memory for batches.
     """
-    each, half = memory.distribution_bytes(target.config), memory.budget(target, place) // 2
-    tokens = memory.fitting("--context-tokens", args.context_tokens, each, half, least=512)
-    return tokens, memory.fitting("--completions", args.completions, args.length * each, half)
+    half = memory.budget(target, place) // 2
+    vocab = target.config.vocab
+    tokens = memory.fitting("--context-tokens", args.context_tokens, memory.distribution_bytes(vocab), half, least=512)
+    each = args.length * memory.distribution_bytes(min(args.shortlist or vocab, vocab))
+    return tokens, memory.fitting("--completions", args.completions, each, half)
 
 
 class DistillationLoss:
@@ -181,10 +191,14 @@ class DistillationLoss:
         logits = logits.float()
         given = self.drafter.config.given
         answers, p = (x[:, :, given:] for x in (q.answers, q.p))
-        losses = LOSSES[a.loss](logits.flatten(0, 2), answers.flatten(), p.flatten(0, 2)).view(answers.shape)
+        places, listed = self.drafter.places(answers), self.drafter.lists(answers)
+        losses = LOSSES[a.loss](logits.flatten(0, 2), places.flatten(), p.flatten(0, 2)).view(answers.shape)
         counted = consistent(q, learns_tokens=a.loss == "ce")[:, :, given:]
+        if a.loss == "ce":
+            counted = counted * listed
         loss = (losses * self.weight * counted).sum() / counted.sum().clamp(min=1)
-        return loss, {"first_right": (logits[:, :, 0].argmax(-1) == answers[:, :, 0]).float().mean().item()}
+        right = (logits[:, :, 0].argmax(-1) == places[:, :, 0]) & listed[:, :, 0]
+        return loss, {"first_right": right.float().mean().item()}
 
 
 def consistent(q: DraftBatch, learns_tokens: bool) -> Tensor:
@@ -195,22 +209,28 @@ def consistent(q: DraftBatch, learns_tokens: bool) -> Tensor:
     target's own sequences contain such tokens only because of rounding, but sequences from data and from a student
     often contain them.
     """
-    possible = (q.p.gather(-1, q.answers[..., None])[..., 0] > 0).cumprod(-1)
+    possible = q.possible.cumprod(-1)
     if learns_tokens:
         return possible
     return torch.cat([torch.ones_like(possible[..., :1]), possible[..., :-1]], -1)
 
 
-def start(args: argparse.Namespace, target: Target, form: type[Drafter]) -> Drafter:
+def start(args: argparse.Namespace, target: Target, samples: Samples, form: type[Drafter]) -> Drafter:
     """Returns the drafter to start from: the drafter in --init, or else a new one."""
     if args.init:
         return grown_drafter(load_drafter(args.init), drafter_config(args, target.config), form)
-    return untrained(args, target, form)
+    return untrained(args, target, samples, form)
 
 
-def untrained(args: argparse.Namespace, target: Target, form: type[Drafter] = Drafter) -> Drafter:
-    """Returns a new drafter for `target`. Its initial weights depend on its kind and on --from-target."""
-    drafter = form(drafter_config(args, target.config), None if args.kind == "separate" else target)
+def untrained(
+    args: argparse.Namespace, target: Target, samples: Samples | None, form: type[Drafter] = Drafter
+) -> Drafter:
+    """Returns a new drafter for `target`. Its initial weights depend on its kind and on --from-target. The samples
+    decide the shortlist.
+    """
+    config = drafter_config(args, target.config)
+    ids = samples.frequent(config.shortlist, target.config.vocab) if samples and config.shortlist else None
+    drafter = form(config, None if args.kind == "separate" else target, ids)
     if args.from_target:
         drafter.start_from(target, layers_of(args))
         drafter.fit_uniforms()
@@ -220,9 +240,9 @@ def untrained(args: argparse.Namespace, target: Target, form: type[Drafter] = Dr
 def run(args: argparse.Namespace, form: type[Drafter] = Drafter) -> None:
     place = device()
     target = load_target(args.target).requires_grad_(False)
-    drafter = start(args, target, form).to(place)
-    target.to(place)
     samples = Samples(args.samples, "train", place)
+    drafter = start(args, target, samples, form).to(place)
+    target.to(place)
     held = Samples(args.held or args.samples, "held_files", place)
     for part in (samples, held):
         part.check_origin(identity(target))

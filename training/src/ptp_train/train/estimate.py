@@ -58,7 +58,7 @@ def distillation_seconds(args: argparse.Namespace, target: Target, place: str) -
         settings = np.tile(np.float32([0.7, 50, 0.9]), (len(tokens), 1))
         np.savez(Path(folder) / "train-0.npz", tokens=tokens, settings=settings)
         held = Samples(Path(folder), "train", place)
-    drafter = distill.untrained(args, target).to(place)
+    drafter = distill.untrained(args, target, held).to(place)
     batch_loss = distill.DistillationLoss(args, target, drafter, held, place)
     rng = np.random.default_rng(0)
 

@@ -111,8 +111,8 @@ def autoregressive(drafter: Drafter, length: int, speculative: bool) -> Walk:
             return windows(
                 (drafter.draft(q.cache, q.last, q.starts, q.u, q.conditions) == q.answers)[..., 0].cpu().numpy(), length
             )
-        rows = drafter(q.cache, q.last, q.starts, q.u, q.conditions, q.answers).softmax(-1)
-        own, its = (x.gather(-1, q.answers[..., None])[..., 0, 0] for x in (rows, q.p))
+        rows = drafter.spread(drafter(q.cache, q.last, q.starts, q.u, q.conditions, q.answers).softmax(-1))
+        own, its = (x.gather(-1, q.answers[..., None])[..., 0, 0] for x in (rows, drafter.spread(q.p)))
         chance = torch.rand(own.shape, generator=torch.Generator().manual_seed(seed)).to(own.device)
         return windows((chance * its < own).cpu().numpy(), length)
 

@@ -27,9 +27,9 @@ def budget(target: Target, place: str) -> int:
     return int(SHARE * memory_of(place)) - FLOAT * parameters_of(target)
 
 
-def distribution_bytes(c: Config) -> int:
-    """Returns the number of bytes that the distribution of one token takes while a batch is computed."""
-    return COPIES * FLOAT * c.vocab
+def distribution_bytes(vocab: int) -> int:
+    """Returns the number of bytes that a distribution over `vocab` tokens takes while a batch is computed."""
+    return COPIES * FLOAT * vocab
 
 
 def row_bytes(c: Config) -> int:

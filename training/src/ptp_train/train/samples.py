@@ -182,7 +182,7 @@ def batch_of(args: argparse.Namespace, target: Target, place: str) -> int:
     """Returns --batch, or fewer sequences if KV caches and the logits of a prefill step do not fit into memory."""
     c = target.config
     longest = min(c.context, PROMPTS[-1][0] + GENERATED)
-    each = longest * memory.row_bytes(c) + memory.distribution_bytes(c) + 2 * READ * memory.FLOAT * c.vocab
+    each = longest * memory.row_bytes(c) + memory.distribution_bytes(c.vocab) + 2 * READ * memory.FLOAT * c.vocab
     return memory.fitting("--batch", args.batch, each, memory.budget(target, place))
 
 

@@ -5,17 +5,16 @@ one position at a time.
 from collections.abc import Iterable
 
 import numpy as np
-from onnx import helper
 from torch import nn
 
 from ...model.drafter import Drafter
 from ...model.lora import merged
 from ...model.stored_target import AnyTarget
-from ...model.transformer import EPSILON, Config, Layer
+from ...model.transformer import Config, Layer
 from .cache import context_inputs, context_rows, new_rows
+from .draft_head import choice, head, rows, sequential, without
 from .embeddings import features
 from .graph import FLOAT, INT64, Graph, Stream, WeightFile, add_rope, split_input
-from .pick import pick
 
 
 def context_of(drafter: Drafter, target: AnyTarget) -> tuple[Config, nn.Embedding, Iterable[Layer]]:
@@ -48,7 +47,7 @@ def drafter_graph(drafter: Drafter, target: AnyTarget, weights: WeightFile, slot
     last, first = g.input("last", INT64, [1, "M"]), g.input("first", FLOAT, [1, "M", 1])
     add_rope(g, c, drafter.config.length)
 
-    x = g.node("Gather", [g.tensor("context.embedding", context_embedding.weight), given.ids], "embedded")
+    x = g.gather("context.embedding", context_embedding.weight, given.ids, "embedded")
     context = Stream(g, c, x, given.positions, slots, given.splits)
     seen: list[tuple[list[list[str]], list[list[str]]]] = []
     for n, layer in enumerate(context_layers):
@@ -62,7 +61,7 @@ def drafter_graph(drafter: Drafter, target: AnyTarget, weights: WeightFile, slot
         if n < depth - 1:
             context.finish(layer, name, context.attend(q, *seen[n], given.masks))
 
-    g.node("Gather", [g.tensor("embedding", drafter.embedding.weight), last], "last.embedded")
+    g.gather("embedding", drafter.embedding.weight, last, "last.embedded")
     g.node("Mul", ["last.embedded", first], "last.counted")
     g.input("u", FLOAT, [1, "M", drafter.config.coordinates])
     for name in ("temperature", "top_p", "top_k"):
@@ -133,7 +132,7 @@ def tokens(g: Graph, drafter: Drafter) -> None:
     g.node("Reshape", [excluded, g.constant([-1, 1])], "excluded.rows")
     rows(g, drafter)
     if drafter.sequential is None:
-        logits(g, drafter, "final", "excluded.rows", "logits")
+        without(g, drafter, head(g, drafter, "final", "logits.all"), "excluded.rows", "logits")
         g.node("Div", ["logits", "divisor.rows"], "scaled")
         choice(g, drafter, "scaled", "u.rows", "random.rows", "draft", "confidence")
         return
@@ -145,96 +144,3 @@ def tokens(g: Graph, drafter: Drafter) -> None:
     for name, out in (("tokens", "draft"), ("confidences", "confidence")):
         g.node("Reshape", [f"grid.{name}", g.constant([-1])], f"grid.{name}.flat")
         g.node("Gather", [f"grid.{name}.flat", cell], out)
-
-
-def rows(g: Graph, drafter: Drafter) -> None:
-    """Defines {u, temperature, random, divisor}.rows of the M positions, from values of `uniform_embedding`."""
-    one = g.constant(1, np.float32)
-    for name in ("u", "temperature", "random"):
-        g.node("Squeeze", [name, g.constant([0])], f"{name}.rows")
-    if drafter.config.method == "o":
-        g.node("Identity", [one], "divisor.rows")
-    else:
-        g.node("Where", ["random.rows", "temperature.rows", one], "divisor.rows")
-
-
-def sequential(g: Graph, drafter: Drafter, excluded: str | None) -> None:
-    """Defines grid.tokens and grid.confidences [K, W], position by position, from final [M, width], grid [K, W] and
-    token.before [W].
-    """
-    head = drafter.sequential
-    g.linear("head.from_hidden", "final", head.from_hidden.weight, "head.hidden", head.from_hidden.bias)
-    g.node("Shape", ["grid"], "grid.steps", start=0, end=1)
-    g.node("Squeeze", ["grid.steps"], "grid.count")
-    g.node("Shape", ["grid"], "grid.width", start=1, end=2)
-    g.node("Concat", ["grid.width", g.constant([drafter.config.rank])], "state.shape", axis=0)
-    g.node("Expand", [g.constant(0, np.float32), "state.shape"], "state.before")
-    body = step(g, drafter, excluded)
-    outputs = ["token.last", "state.last", "grid.tokens", "grid.confidences"]
-    g.node("Loop", ["grid.count", g.constant(True, np.bool_), "token.before", "state.before"], outputs, body=body)
-
-
-def step(parent: Graph, drafter: Drafter, excluded: str | None):
-    """Builds the body of the loop. It computes the k-th position of every branch from the previous token and state."""
-    s, c, head = Graph(parent.weights, parent), drafter.config.sizes, drafter.sequential
-    s.node("Gather", ["grid", "k"], "step.rows")
-    names = ["head.hidden", "final", "divisor.rows", "u.rows", "random.rows", *([excluded] if excluded else [])]
-    for name in names:
-        whole = name == "divisor.rows" and drafter.config.method == "o"
-        s.node("Identity", [name], f"step.{name}") if whole else s.node("Gather", [name, "step.rows"], f"step.{name}")
-    s.node("Gather", [s.tensor("embedding", drafter.embedding.weight), "token.in"], "step.token")
-    unit(s, "step.token", c.width)
-    unit(s, "state.in", drafter.config.rank)
-    s.linear("head.from_token", "step.token.unit", head.from_token.weight, "step.from_token")
-    s.linear("head.from_state", "state.in.unit", head.from_state.weight, "step.from_state")
-    s.node("Sum", ["step.head.hidden", "step.from_token", "step.from_state"], "step.z")
-    s.node("Split", ["step.z"], ["step.gate", "step.up"], axis=1, num_outputs=2)
-    s.node("QuickGelu", ["step.gate"], "step.silu", "com.microsoft", alpha=1.0)
-    s.node("Mul", ["step.silu", "step.up"], "state.out")
-    s.linear("head.out", "state.out", head.out.weight, "step.correction")
-    s.node("Add", ["step.final", "step.correction"], "step.corrected")
-    logits(s, drafter, "step.corrected", f"step.{excluded}" if excluded else None, "step.logits")
-    s.node("Div", ["step.logits", "step.divisor.rows"], "step.scaled")
-    choice(s, drafter, "step.scaled", "step.u.rows", "step.random.rows", "token.out", "step.confidence")
-    s.node("Identity", ["token.out"], "step.token.out")
-    s.node("Identity", ["go.in"], "go.out")
-    rank = drafter.config.rank
-    info = helper.make_tensor_value_info
-    inputs = [info("k", INT64, []), info("go.in", helper.np_dtype_to_tensor_dtype(np.dtype(bool)), [])]
-    inputs += [info("token.in", INT64, ["W"]), info("state.in", FLOAT, ["W", rank])]
-    outputs = [info("go.out", helper.np_dtype_to_tensor_dtype(np.dtype(bool)), []), info("token.out", INT64, ["W"])]
-    outputs += [info("state.out", FLOAT, ["W", rank])]
-    outputs += [info("step.token.out", INT64, ["W"]), info("step.confidence", FLOAT, ["W"])]
-    return helper.make_graph(s.nodes, "step", inputs, outputs)
-
-
-def unit(g: Graph, x: str, width: int) -> None:
-    """Defines x.unit, in which each row of x [R, width] is divided by its root mean square (`sequential_head.unit`)."""
-    inputs = [x, g.constant([1.0] * width, np.float32)]
-    g.node("SimplifiedLayerNormalization", inputs, f"{x}.unit", axis=-1, epsilon=EPSILON, stash_type=1)
-
-
-def logits(g: Graph, drafter: Drafter, x: str, excluded: str | None, out: str) -> None:
-    """Adds the output head, from x [R, width] to logits [R, V]. The logit of the token `excluded` [R, 1] is minus
-    infinity, unless `excluded` is None or -1.
-    """
-    c = drafter.config.sizes
-    g.head("embedding" if c.tied else "output", x, drafter.head_weight, f"{out}.all" if excluded else out)
-    if not excluded:
-        return
-    g.node("Equal", [excluded, g.named("vocabulary", np.arange(c.vocab)[None])], f"{out}.none")
-    g.node("Where", [f"{out}.none", g.constant(-np.inf, np.float32), f"{out}.all"], out)
-
-
-def choice(g: Graph, drafter: Drafter, logits: str, u: str, random: str, token: str, confidence: str) -> None:
-    """Returns tokens [R] and their probabilities [R] from logits [R, V], as in `Drafter.choose`."""
-    c = drafter.config
-    g.node("ArgMax", [logits], f"{token}.best", axis=1, keepdims=1)
-    g.node("Softmax", [logits], f"{token}.probabilities", axis=1)
-    chosen = f"{token}.best"
-    if c.method != "o":
-        walked = pick(g, c.pick, f"{token}.probabilities", u, c.target.vocab, f"{token}.picked")
-        chosen = g.node("Where", [random, walked, f"{token}.best"], f"{token}.column")
-    g.node("GatherElements", [f"{token}.probabilities", chosen], f"{token}.probability", axis=1)
-    g.node("Squeeze", [f"{token}.probability", g.constant([1])], confidence)
-    g.node("Squeeze", [chosen, g.constant([1])], token)

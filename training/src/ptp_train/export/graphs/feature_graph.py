@@ -11,7 +11,8 @@ import numpy as np
 from ...model.drafter import Drafter
 from ...model.stored_target import AnyTarget
 from .cache import context_inputs, context_rows, new_rows
-from .drafter_graph import choice, logits, own_layers, rows, sequential, uniform_embedding
+from .draft_head import choice, head, rows, sequential
+from .drafter_graph import own_layers, uniform_embedding
 from .graph import FLOAT, INT64, Graph, Stream, add_rope
 from .sampler import sampler
 from .weight_file import WeightFile
@@ -42,7 +43,7 @@ def feature_graph(drafter: Drafter, target: AnyTarget, weights: WeightFile, slot
     g.input("steps", INT64, [1])
     add_rope(g, c, drafter.config.length + 1)
 
-    embedded = g.node("Gather", [g.tensor("context.embedding", target.embedding.weight), given.ids], "embedded")
+    embedded = g.gather("context.embedding", target.embedding.weight, given.ids, "embedded")
     context = Stream(g, c, embedded, given.positions, slots, given.splits)
     seen = []
     for n, layer in enumerate(target.layers):
@@ -140,8 +141,7 @@ def positions_after(g: Graph, drafter: Drafter, slots: int, width: int) -> None:
     g.node("Expand", ["k.first.float", "own.shape"], "first.wide")
     g.node("Reshape", ["first.wide", g.constant([1, -1, 1])], "first")
 
-    embedding = g.tensor("embedding", drafter.embedding.weight)
-    g.node("Gather", [embedding, "given"], "given.embedded")
+    g.gather("embedding", drafter.embedding.weight, "given", "given.embedded")
     projected = g.linear("feature.weight", "feature", drafter.feature.weight, "feature.projected")
     g.node("Unsqueeze", [projected, one], "feature.row")
     g.node("Add", ["given.embedded", "feature.row"], "before")
@@ -172,7 +172,7 @@ def tokens(g: Graph, drafter: Drafter, slots: int) -> None:
     """Defines draft and confidence [B, K] from final [M, width]."""
     rows(g, drafter)
     if drafter.sequential is None:
-        logits(g, drafter, "final", None, "logits")
+        head(g, drafter, "final", "logits")
         g.node("Div", ["logits", "divisor.rows"], "scaled")
         choice(g, drafter, "scaled", "u.rows", "random.rows", "draft.flat", "confidence.flat")
         for name in ("draft", "confidence"):

@@ -14,7 +14,7 @@ import torch
 from onnx import TensorProto, helper
 
 from ...model.transformer import Config, Layer, RMSNorm, rope_tables
-from .int8 import NARROW, fused_linear, integer_linear
+from .int8 import NARROW, fused_linear, integer_linear, stored_channels
 from .weight_file import WeightFile
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
@@ -88,10 +88,9 @@ class Graph:
         the weight file.
         """
         name = self.tensor(name, value)
-        cast = next((n for n in self.nodes if n.op_type == "Cast" and n.output[0] == name), None)
-        if cast is None:
+        if f"{name}.stored" not in self.initializers:
             return self.node("Gather", [name, ids], out)
-        return self.node("Cast", [self.node("Gather", [cast.input[0], ids], f"{out}.stored")], out, to=FLOAT)
+        return self.node("Cast", [self.node("Gather", [f"{name}.stored", ids], f"{out}.stored")], out, to=FLOAT)
 
     def table(self, name: str, value: torch.Tensor) -> str:
         """Adds a float32 matrix in the weight file."""
@@ -107,6 +106,13 @@ class Graph:
         else:
             self.node("MatMul", [x, self.tensor(name, weight.detach().T)], product)
         return out if bias is None else self.node("Add", [product, self.tensor(f"{name}.bias", bias)], out)
+
+    def store(self, name: str, weight: torch.Tensor) -> None:
+        """Adds the matrix of `linear` without a product."""
+        if self.integer_form(weight):
+            stored_channels(self, name, weight)
+        else:
+            self.tensor(name, weight.detach().T)
 
     def head(self, name: str, x: str, weight: torch.Tensor, out: str) -> str:
         """Applies `linear` to rows x [R, in]. A float weight is not transposed, so that an embedding can also be the

@@ -17,6 +17,13 @@ def pick(g: Graph, kind: str, weights: str, u: str, vocab: int, out: str) -> str
     return first_above(g, weights, u, out) if kind == "cdf" else tree(g, weights, u, vocab, out)
 
 
+def pick_listed(g: Graph, kind: str, weights: str, u: str, ids: np.ndarray, vocab: int, out: str) -> str:
+    """Returns the index in `ids` of the token that u picks from weights [R, S]. The tokens `ids` [S], in ascending order,
+    have these weights, and the other ones 0.
+    """
+    return first_above(g, weights, u, out) if kind == "cdf" else listed_tree(g, weights, u, ids, vocab, out)
+
+
 def first_above(g: Graph, weights: str, u: str, out: str) -> str:
     """Returns the first index whose running sum F exceeds u Z, where Z is the total weight and u is [R, 1].
 
@@ -79,26 +86,68 @@ def tree(g: Graph, weights: str, u: str, vocab: int, out: str) -> str:
         if size > 1:
             g.node("Reshape", [weights, g.constant([0, leaves, size])], f"{name}.blocks")
             sums = g.node("ReduceSum", [f"{name}.blocks", g.constant([2])], f"{name}.sums", keepdims=0)
-        left, right, level, turns, base = subtree(levels)
-        # Compare with the sum of both children, so that a node with a child without probability leads to the other
-        # child for any u.
-        g.node("MatMul", [sums, g.named(f"tree{levels}.left", left)], f"{name}.left")
-        g.node("MatMul", [sums, g.named(f"tree{levels}.right", right)], f"{name}.right")
-        g.node("Add", [f"{name}.left", f"{name}.right"], f"{name}.both")
-        g.node("Gather", [u, g.constant((level + above).tolist())], f"{name}.u", axis=1)
-        g.node("Mul", [f"{name}.u", f"{name}.both"], f"{name}.border")
-        g.node("LessOrEqual", [f"{name}.left", f"{name}.border"], f"{name}.beyond")
-        # This condition is necessary when the sums are subnormal.
-        g.node("Greater", [f"{name}.right", g.constant(0, np.float32)], f"{name}.something")
-        g.node("And", [f"{name}.beyond", f"{name}.something"], f"{name}.rightwards")
-        g.node("Cast", [f"{name}.rightwards"], f"{name}.bits", to=FLOAT)
-        g.node("MatMul", [f"{name}.bits", g.named(f"tree{levels}.turns", turns)], f"{name}.turned")
-        g.node("Add", [f"{name}.turned", g.named(f"tree{levels}.base", base)], f"{name}.led")
-        leaf = g.node("ArgMax", [f"{name}.led"], f"{name}.leaf", axis=1, keepdims=1)
-        if index is not None:
-            g.node("Mul", [index, g.constant(leaves)], f"{name}.above")
-            leaf = g.node("Add", [f"{name}.above", leaf], f"{name}.index")
+        leaf = walk(g, sums, u, levels, above, name)
+        index = leaf if index is None else below(g, index, leaf, leaves, name)
         if size > 1:
-            weights = g.node("GatherND", [f"{name}.blocks", f"{name}.leaf"], f"{name}.chosen", batch_dims=1)
-        index, above = leaf, above + levels
+            weights = g.node("GatherND", [f"{name}.blocks", leaf], f"{name}.chosen", batch_dims=1)
+        above += levels
     return g.node("Identity", [index], out)
+
+
+def listed_tree(g: Graph, weights: str, u: str, ids: np.ndarray, vocab: int, out: str) -> str:
+    """Does the same as `tree` for the weights of few tokens (`pick_listed`). Sums of weights are differences of running
+    sums, so that nothing has the size of the vocabulary.
+    """
+    depth = dimensions("tree", vocab)
+    g.node("CumSum", [weights, g.constant(1)], f"{out}.through")
+    g.node("Pad", [f"{out}.through", g.constant([0, 1, 0, 0])], f"{out}.before")
+    above, index = 0, g.constant([[0]])
+    for n, levels in enumerate(stages(depth)):
+        name = f"{out}.stage{n}"
+        leaves = 2**levels
+        above += levels
+        # Number of listed tokens before each leaf.
+        borders = np.searchsorted(ids, np.arange(2**above + 1) << (depth - above))
+        g.node("Mul", [index, g.constant(leaves)], f"{name}.start")
+        g.node("Add", [f"{name}.start", g.constant([list(range(leaves + 1))])], f"{name}.leaves")
+        g.node("Gather", [g.named(f"shortlist.borders{above}", borders), f"{name}.leaves"], f"{name}.borders")
+        if n == 0:  # All rows start at the root.
+            g.node("Squeeze", [f"{name}.borders", g.constant([0])], f"{name}.border")
+            g.node("Gather", [f"{out}.before", f"{name}.border"], f"{name}.edges", axis=1)
+        else:
+            g.node("GatherElements", [f"{out}.before", f"{name}.borders"], f"{name}.edges", axis=1)
+        for part, begin, end in (("ends", 1, leaves + 1), ("starts", 0, leaves)):
+            cut = [g.constant([begin]), g.constant([end]), g.constant([1])]
+            g.node("Slice", [f"{name}.edges", *cut], f"{name}.{part}")
+        sums = g.node("Sub", [f"{name}.ends", f"{name}.starts"], f"{name}.sums")
+        leaf = walk(g, sums, u, levels, above - levels, name)
+        index = leaf if n == 0 else below(g, index, leaf, leaves, name)
+    return g.node("Gather", [g.named(f"shortlist.borders{depth}", borders), index], out)
+
+
+def below(g: Graph, index: str, leaf: str, leaves: int, name: str) -> str:
+    """Returns the index of a leaf among all nodes of its level. `index` is that of the node with `leaves` leaves."""
+    g.node("Mul", [index, g.constant(leaves)], f"{name}.above")
+    return g.node("Add", [f"{name}.above", leaf], f"{name}.index")
+
+
+def walk(g: Graph, sums: str, u: str, levels: int, above: int, name: str) -> str:
+    """Returns the leaf [R, 1] to which the uniforms of `levels` levels below level `above` lead, from the sums of weights
+    of all leaves [R, 2^levels].
+    """
+    left, right, level, turns, base = subtree(levels)
+    # Compare with the sum of both children, so that a node with a child without probability leads to the other child for
+    # any u.
+    g.node("MatMul", [sums, g.named(f"tree{levels}.left", left)], f"{name}.left")
+    g.node("MatMul", [sums, g.named(f"tree{levels}.right", right)], f"{name}.right")
+    g.node("Add", [f"{name}.left", f"{name}.right"], f"{name}.both")
+    g.node("Gather", [u, g.constant((level + above).tolist())], f"{name}.u", axis=1)
+    g.node("Mul", [f"{name}.u", f"{name}.both"], f"{name}.bound")
+    g.node("LessOrEqual", [f"{name}.left", f"{name}.bound"], f"{name}.beyond")
+    # This condition is necessary when the sums are subnormal.
+    g.node("Greater", [f"{name}.right", g.constant(0, np.float32)], f"{name}.something")
+    g.node("And", [f"{name}.beyond", f"{name}.something"], f"{name}.rightwards")
+    g.node("Cast", [f"{name}.rightwards"], f"{name}.bits", to=FLOAT)
+    g.node("MatMul", [f"{name}.bits", g.named(f"tree{levels}.turns", turns)], f"{name}.turned")
+    g.node("Add", [f"{name}.turned", g.named(f"tree{levels}.base", base)], f"{name}.led")
+    return g.node("ArgMax", [f"{name}.led"], f"{name}.leaf", axis=1, keepdims=1)

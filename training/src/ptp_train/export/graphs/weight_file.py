@@ -1,8 +1,10 @@
 """The file that holds a model's large tensors and is shared by its graphs (ONNX external data)."""
 
+import hashlib
 import pathlib
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from onnx import TensorProto
 
@@ -37,17 +39,22 @@ class WeightFile:
         self.precision = precision
         self.storage = storage
         self.tensors: dict[str, TensorProto] = {}
+        self.places: dict[bytes, tuple[int, int]] = {}
+        """Offset and length of each content. A frozen embedding is the same matrix as the target's, and is stored once."""
         path.write_bytes(b"")
 
     def add(self, name: str, value: torch.Tensor, kind: torch.dtype) -> TensorProto:
         """Stores a tensor in the number format `kind`, unless there is one with this name."""
         if name not in self.tensors:
-            with self.path.open("ab") as f:
-                f.write(b"\0" * (-f.tell() % ALIGNMENT))
-                offset = f.tell()
-                for rows in blocks(value):
-                    f.write(rows.to(kind).contiguous().flatten().view(torch.uint8).numpy())
-                length = f.tell() - offset
+            content = digest(value, kind)
+            if content not in self.places:
+                with self.path.open("ab") as f:
+                    f.write(b"\0" * (-f.tell() % ALIGNMENT))
+                    offset = f.tell()
+                    for rows in blocks(value):
+                        f.write(stored_bytes(rows, kind))
+                    self.places[content] = offset, f.tell() - offset
+            offset, length = self.places[content]
             external = TensorProto.EXTERNAL
             tensor = TensorProto(name=name, data_type=KINDS[kind], dims=value.shape, data_location=external)
             for key, entry in (("location", self.path.name), ("offset", offset), ("length", length)):
@@ -70,3 +77,14 @@ class WeightFile:
 def blocks(value: torch.Tensor) -> Iterator[torch.Tensor]:
     """Yields consecutive rows of a tensor, at most BLOCK elements at a time."""
     return iter(value.detach().split(max(1, BLOCK * len(value) // max(1, value.numel()))))
+
+
+def stored_bytes(rows: torch.Tensor, kind: torch.dtype) -> np.ndarray:
+    return rows.to(kind).contiguous().flatten().view(torch.uint8).numpy()
+
+
+def digest(value: torch.Tensor, kind: torch.dtype) -> bytes:
+    hashed = hashlib.blake2b()
+    for rows in blocks(value):
+        hashed.update(stored_bytes(rows, kind))
+    return hashed.digest()
