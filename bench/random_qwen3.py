@@ -12,28 +12,15 @@ import itertools
 import pathlib
 
 import torch
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
 from ptp_train.export import portable, to_gguf
 from ptp_train.export.model_folder import Form, write_folder
 from ptp_train.model.transformer import Config, Target
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 VOCABULARY = 151_936
-SIZES = {
-    "width": 1024,
-    "hidden": 3072,
-    "layers": 28,
-    "heads": 16,
-    "kv_heads": 8,
-    "head_width": 128,
-}
-SMALL = {
-    "width": 64,
-    "hidden": 192,
-    "layers": 2,
-    "heads": 2,
-    "kv_heads": 1,
-    "head_width": 32,
-}
+SIZES = {"width": 1024, "hidden": 3072, "layers": 28, "heads": 16, "kv_heads": 8, "head_width": 128}
+SMALL = {"width": 64, "hidden": 192, "layers": 2, "heads": 2, "kv_heads": 1, "head_width": 32}
 
 
 def tokenizer() -> Tokenizer:
@@ -41,9 +28,7 @@ def tokenizer() -> Tokenizer:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     pairs = list(itertools.product(alphabet, alphabet))
     triples = ((a + b, c) for c in alphabet for a, b in pairs)
-    merges = pairs + list(
-        itertools.islice(triples, VOCABULARY - 1 - len(alphabet) - len(pairs))
-    )
+    merges = pairs + list(itertools.islice(triples, VOCABULARY - 1 - len(alphabet) - len(pairs)))
     names = alphabet + [a + b for a, b in merges]
     bpe = Tokenizer(models.BPE({name: i for i, name in enumerate(names)}, merges))
     split = pre_tokenizers.Split(Regex(to_gguf.QWEN2_WORDS), "isolated")
@@ -56,9 +41,7 @@ def tokenizer() -> Tokenizer:
 def random_target(sizes: dict) -> Target:
     """Returns a target of the given sizes. Its weights have the magnitude of trained ones."""
     torch.manual_seed(0)
-    target = Target(
-        Config(vocab=VOCABULARY, context=40_960, rope_theta=1e6, qk_norm=True, **sizes)
-    ).eval()
+    target = Target(Config(vocab=VOCABULARY, context=40_960, rope_theta=1e6, qk_norm=True, **sizes)).eval()
     with torch.no_grad():
         for p in target.parameters():
             if p.ndim > 1:
@@ -68,14 +51,10 @@ def random_target(sizes: dict) -> Target:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", type=pathlib.Path)
     parser.add_argument(
-        "--folder",
-        action="store_true",
-        help="write a model folder for the server instead of a GGUF file",
+        "--folder", action="store_true", help="write a model folder for the server instead of a GGUF file"
     )
     parser.add_argument("--small", action="store_true")
     args = parser.parse_args()
@@ -84,20 +63,9 @@ def main() -> None:
     if args.folder:
         form = Form(precision="int8", storage="exact")
         template = b"{% for message in messages %}{{ message.content }}{% endfor %}"
-        write_folder(
-            target,
-            None,
-            tokenizer().to_str().encode(),
-            args.path,
-            name,
-            {},
-            form,
-            chat_template=template,
-        )
+        write_folder(target, None, tokenizer().to_str().encode(), args.path, name, {}, form, chat_template=template)
     else:
-        model = portable.PortableTarget(
-            name, target, tokenizer().to_str(), None, VOCABULARY - 1
-        )
+        model = portable.PortableTarget(name, target, tokenizer().to_str(), None, VOCABULARY - 1)
         to_gguf.write(model, args.path, "q8_0")
 
 

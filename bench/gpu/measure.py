@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable
 
 import torch
+from models import run, slot, text
+
 from ptp_engine.attention import NAME
 from ptp_engine.gen import engine_pb2
 from ptp_engine.target import TargetModel
 from ptp_engine.varlen import name_of
-
-from models import run, slot, text
 
 ROWS = (1, 9, 64)
 CONTEXT = 512
@@ -47,9 +47,7 @@ def self_check(target: TargetModel) -> dict:
             target.open(sequence)
         for at in range(0, end, chunk):
             part = tokens[at : min(at + chunk, end)]
-            slots = [
-                slot(n, at, part[: max(1, len(part) - n)]) for n in range(1 + others)
-            ]
+            slots = [slot(n, at, part[: max(1, len(part) - n)]) for n in range(1 + others)]
             output = run(target, *slots)[0]
             rows += zip(output.picks, output.log_probabilities, strict=True)
             if others:
@@ -63,17 +61,11 @@ def self_check(target: TargetModel) -> dict:
     largest = 0.0
     for chunk in CHUNKS:
         for others in (0, 1, target.options.max_slots - 1):
-            for (pick, score), (expected, other) in zip(
-                rows_of(chunk, others, COMPARED), reference, strict=False
-            ):
+            for (pick, score), (expected, other) in zip(rows_of(chunk, others, COMPARED), reference, strict=False):
                 compared += 1
                 different += pick != expected or score != other
                 largest = max(largest, abs(score - other))
-    return {
-        "rows": compared,
-        "different_rows": different,
-        "largest_difference": largest,
-    }
+    return {"rows": compared, "different_rows": different, "largest_difference": largest}
 
 
 def verify_times(target: TargetModel, repeats: int) -> dict:
@@ -127,26 +119,17 @@ def generate_ms(target: TargetModel, count: int) -> float:
 
     def decode(tokens: int) -> None:
         with torch.inference_mode():
-            target.model.generate(
-                ids, min_new_tokens=tokens, max_new_tokens=tokens, **settings
-            )
+            target.model.generate(ids, min_new_tokens=tokens, max_new_tokens=tokens, **settings)
         synchronize(target)
 
-    short, long = (
-        median_ms(lambda: decode(1), 2),
-        median_ms(lambda: decode(1 + count), 2),
-    )
+    short, long = (median_ms(lambda: decode(1), 2), median_ms(lambda: decode(1 + count), 2))
     target.model.set_attn_implementation(NAME)
     return round((long - short) / count, 3)
 
 
 def bandwidth(device: torch.device) -> float:
     """Returns the number of bytes per second that a copy reads and writes."""
-    source = torch.empty(
-        (4 << 30) if device.type == "cuda" else (64 << 20),
-        dtype=torch.uint8,
-        device=device,
-    )
+    source = torch.empty((4 << 30) if device.type == "cuda" else (64 << 20), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
 
     def copy() -> None:
@@ -189,11 +172,7 @@ def measure(name: str, target: TargetModel, per_second: float, repeats: int) -> 
 
 def at_once(drafter: TargetModel, target: TargetModel, repeats: int) -> dict:
     """Measures a draft of single tokens and a verify on two streams: first separately, then concurrently."""
-    streams = (
-        [torch.cuda.Stream(), torch.cuda.Stream()]
-        if target.device.type == "cuda"
-        else [None, None]
-    )
+    streams = [torch.cuda.Stream(), torch.cuda.Stream()] if target.device.type == "cuda" else [None, None]
     passes = []
     for model, rows in ((drafter, 1), (target, 9)):
         model.open(1)

@@ -21,23 +21,14 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "training" / "src"))
 import torch
 import transformers
 from measure import CONTEXT, at_once, bandwidth, measure
-
 from models import SHAPES, TINY, build
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--out", type=pathlib.Path, required=True, help="folder for gpu.json"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder for gpu.json")
     parser.add_argument("--tiny", action="store_true", help="test on a CPU")
-    parser.add_argument(
-        "--repeats",
-        type=int,
-        help="number of timed runs (default: 30, or 2 with --tiny)",
-    )
+    parser.add_argument("--repeats", type=int, help="number of timed runs (default: 30, or 2 with --tiny)")
     args = parser.parse_args()
     if not args.tiny and not torch.cuda.is_available():
         raise SystemExit("PyTorch finds no GPU: use --tiny to test the script on a CPU")
@@ -48,12 +39,8 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     began, per_second = time.monotonic(), bandwidth(device)
     report = {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(
-            timespec="seconds"
-        ),
-        "machine": platform.processor() or platform.machine()
-        if args.tiny
-        else torch.cuda.get_device_name(),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "machine": platform.processor() or platform.machine() if args.tiny else torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "context": CONTEXT,

@@ -2,8 +2,8 @@
 
 usage, in training/: python -m research COMMAND [options]
 
-Accepts every command of ptp-train, with more losses and embeddings, and five additional commands: inverse, random-walk,
-ablate, distill-twice and curves. `run` also finds the recipes in research/recipes.
+Accepts every command of ptp-train, with more losses and embeddings, and six additional commands: inverse, random-walk,
+ablate, bounds, distill-twice and curves. `run` also finds the recipes in research/recipes.
 """
 
 import pathlib
@@ -26,6 +26,9 @@ COMMANDS |= {
     "curves": Command("research.curves", "plot the training of a target and a drafter", ("target", "drafter")),
     "distill-twice": Command(
         "research.two_passes", "train a drafter with two passes", ("target", "samples", "held", "init")
+    ),
+    "bounds": Command(
+        "research.bounds", "show where a drafter's missing tokens are, by position", ("target", "drafter", "samples")
     ),
     "ablate": Command(
         "research.ablate",

@@ -70,13 +70,16 @@ def test_a_corpus_that_is_not_encoded_names_the_command_that_encodes_it(tmp_path
 
 def test_batches_fit_the_memory(monkeypatch, capsys):
     target = Target(Config(vocab=1000, width=64, layers=2, heads=2, kv_heads=1, hidden=32, context=512))
-    args = argparse.Namespace(batch=64, context_tokens=2048, completions=256, length=8)
+    args = argparse.Namespace(batch=64, context_tokens=2048, completions=256, length=8, shortlist=0)
     assert samples.batch_of(args, target, "cpu") == 64 and batch_sizes(args, target, "cpu") == (2048, 256)
     assert capsys.readouterr().out == ""
     monkeypatch.setattr(memory, "memory_of", lambda place: 60_000_000)
     tokens, completions = batch_sizes(args, target, "cpu")
-    assert tokens * memory.distribution_bytes(target.config) <= 0.3 * 60_000_000
-    assert completions * 8 * memory.distribution_bytes(target.config) <= 0.3 * 60_000_000
+    assert tokens * memory.distribution_bytes(1000) <= 0.3 * 60_000_000
+    assert completions * 8 * memory.distribution_bytes(1000) <= 0.3 * 60_000_000
+    args.shortlist = 500
+    assert 2 * completions <= batch_sizes(args, target, "cpu")[1] <= 2 * completions + 1
+    args.shortlist = 0
     assert 1 < samples.batch_of(args, target, "cpu") < 64
     assert (
         f"--completions is {completions} instead of 256, so that a batch fits into the memory of this machine"

@@ -13,7 +13,7 @@ from ptp_train.data.tokenizer import SPLITS
 from ptp_train.model.drafter import Drafter, DrafterConfig
 from ptp_train.model.transformer import Config
 from ptp_train.train import samples
-from research import inverse
+from research import bounds, inverse
 from research.__main__ import main
 
 CONFIG = Config(vocab=96, width=64, layers=4, heads=4, kv_heads=2, head_width=16, hidden=96, context=64)
@@ -160,6 +160,23 @@ def test_inverse_training_finds_the_uniforms_of_its_text():
         cache = drafter.read(ids)
         u = inverse.inverted(drafter, cache, last, starts, answers, conditions)
         assert torch.equal(drafter.draft(cache, last, starts, u, conditions), answers)
+
+
+def test_bounds_order_the_couplings_of_a_drafter(folder):
+    w = folder
+    words = ("--target", w / "target.pt", "--drafter", w / "drafter.pt", "--samples", w / "samples")
+    ptp_train("bounds", *words, "--sequences", 1, "--out", w / "bounds.json")
+    report = json.loads((w / "bounds.json").read_text())
+    first = report["positions"][0]
+    assert report["sequences"] == 1 and first["reached"] == 1
+    assert (first["one_ceiling"], first["one_drafter"]) == (first["ceiling"], first["drafter"])
+    assert all(0 < row["gumbel"] <= row["ceiling"] + 1e-6 for row in report["positions"] if row["reached"] > 0)
+
+
+def test_gumbel_coupling_of_two_tokens_reaches_the_ceiling():
+    p, q = torch.tensor([[0.3, 0.7], [1.0, 0.0], [0.2, 0.8]]), torch.tensor([[0.6, 0.4], [0.0, 1.0], [0.2, 0.8]])
+    torch.testing.assert_close(bounds.gumbel(p, q), torch.tensor([0.7, 0.0, 1.0]))
+    torch.testing.assert_close(bounds.ceiling(p, q), torch.tensor([0.7, 0.0, 1.0]))
 
 
 def test_curves_draw_the_logs_of_a_pair(folder, capsys):

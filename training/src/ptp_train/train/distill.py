@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..cli.settings import integer, matching, multiple, number, require
-from ..model import embeddings
+from ..model import cost, embeddings
 from ..model.drafter import Drafter, load_drafter
 from ..model.drafter_config import KINDS, METHODS, DrafterConfig
 from ..model.grow import grown_drafter
@@ -55,6 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=integer(0),
         default=0,
         help="number of tokens that the drafter may propose: the most frequent ones in --samples (0: all tokens)",
+    )
+    add(
+        "--shape",
+        choices=("given", "auto"),
+        default="given",
+        help="auto: choose --kind, --source, --rank and --shortlist so that a draft call takes at most a third of a verify "
+        "call (model/cost.py)",
     )
     add("--loss", choices=LOSSES, default="kl", help="loss against the target")
     add("--completions", type=integer(1), default=256, help="drafts per step")
@@ -102,6 +109,8 @@ def add_drafter_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
+    chooses = args.shape == "given" or args.method == "c"
+    require(chooses, f"--method must be c with --shape auto, got {args.method}")
     learns_tokens = args.method != "o" or args.loss == "ce"
     require(learns_tokens, f"--loss must be ce with --method o, got {args.loss}: this method learns only tokens")
     copies = args.kind == "separate" or not args.from_target
@@ -144,6 +153,16 @@ def drafter_config(args: argparse.Namespace, target: Config) -> DrafterConfig:
     wanted = getattr(args, "shortlist", 0)
     shared["shortlist"] = wanted if wanted < target.vocab else 0
     return DrafterConfig(target, source, own=own, **shared)
+
+
+def shaped(args: argparse.Namespace, target: Config) -> argparse.Namespace:
+    """Returns the settings with the shape that --shape auto chooses, and prints it."""
+    if args.shape == "given":
+        return args
+    config = cost.chosen(DrafterConfig(target, length=args.length, method=args.method, pick=args.pick))
+    print(cost.summary(config), flush=True)
+    shape = {"kind": config.kind, "rank": config.rank, "shortlist": config.shortlist}
+    return argparse.Namespace(**vars(args) | shape | {"source": ",".join(map(str, config.source))})
 
 
 def separate_config(target: Config, width: int, layers: int) -> Config:
@@ -240,6 +259,7 @@ def untrained(
 def run(args: argparse.Namespace, form: type[Drafter] = Drafter) -> None:
     place = device()
     target = load_target(args.target).requires_grad_(False)
+    args = shaped(args, target.config)
     samples = Samples(args.samples, "train", place)
     drafter = start(args, target, samples, form).to(place)
     target.to(place)

@@ -50,6 +50,7 @@ def sampling_seconds(args: argparse.Namespace, target: Target, place: str) -> fl
 
 def distillation_seconds(args: argparse.Namespace, target: Target, place: str) -> float:
     """Returns the duration of `distill`: --minutes, or an estimate from one step on random text."""
+    args = distill.shaped(args, target.config)  # Exits before hours of sampling if no drafter pays.
     if args.minutes:
         return 60 * args.minutes
     use_threads(args.threads)
