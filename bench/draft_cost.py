@@ -3,7 +3,7 @@
     PYTHONPATH=training/src python bench/draft_cost.py --out FOLDER      # one thread, 4 GB of memory
     PYTHONPATH=training/src python bench/draft_cost.py --out FOLDER --small
 
-The calls take turns. Prints the median durations, and the share of each type of ONNX node (docs/training.md, "Cost of a
+The calls take turns. Prints the median durations, and the share of each type of ONNX node (docs/results.md, "Cost of a
 draft"). FOLDER keeps the graphs for another run.
 """
 
@@ -17,13 +17,12 @@ from collections import Counter
 import numpy as np
 import onnxruntime
 import torch
-from random_qwen3 import SIZES, SMALL, VOCABULARY, random_target
-
 from ptp_train.export.graphs.drafter_graph import drafter_graph
 from ptp_train.export.graphs.target_graph import target_graph
 from ptp_train.export.graphs.weight_file import WeightFile
 from ptp_train.model.drafter import Drafter, DrafterConfig
 from ptp_train.model.transformer import Config
+from random_qwen3 import SIZES, SMALL, VOCABULARY, random_target
 
 PAST, NEW, DRAFT = 256, 4, 8
 """Numbers of cached tokens, of new tokens in a draft call, and of drafted tokens."""

@@ -11,14 +11,16 @@ import argparse
 import json
 import os
 import pathlib
-import sys
 import time
+from collections.abc import Callable
 
+from ptp_train import __main__ as ptp_train
+from ptp_train.export import portable, to_hf
 from random_qwen3 import SIZES, SMALL, VOCABULARY, random_target, tokenizer
 
-from ptp_train.export import portable, to_hf
-
 ROOT = pathlib.Path(__file__).parents[1]
+THREADS = ("teacher-samples", "distill", "evaluate")
+"""Commands with an option --threads."""
 TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 
 
@@ -49,17 +51,22 @@ def commands(source: pathlib.Path, work: pathlib.Path, args: argparse.Namespace)
     ]
 
 
-def measured(command: list[str], work: pathlib.Path) -> dict:
-    """Runs a command of ptp-train and returns its costs. Exits if it fails."""
-    threads = ["--threads", "1"] if command[0] in ("teacher-samples", "distill", "evaluate") else []
-    words = [sys.executable, "-m", "ptp_train", *command, "--work", str(work), *threads]
+def measured(name: str, work: Callable[[], object]) -> dict:
+    """Runs `work` in a process of its own and returns its costs. Exits if it fails."""
     began = time.monotonic()
-    process = os.spawnv(os.P_NOWAIT, sys.executable, words)
+    process = os.fork()
+    if process == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
     _, status, usage = os.wait4(process, 0)
     if status:
-        raise SystemExit(f"ptp-train {command[0]} must succeed, got status {os.waitstatus_to_exitcode(status)}")
+        raise SystemExit(f"{name} must succeed, got status {os.waitstatus_to_exitcode(status)}")
     return {
-        "command": " ".join(command[:3] if command[0] == "teacher-samples" else command[:1]),
+        "step": name,
         "seconds": round(time.monotonic() - began, 1),
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
         "peak_mb": usage.ru_maxrss // 1024,
@@ -76,9 +83,10 @@ def main() -> None:
     work = args.work.resolve()
     source = work / "checkpoint"
     if not source.exists():
-        checkpoint(source, args.small)
+        print(json.dumps(measured("checkpoint", lambda: checkpoint(source, args.small))), flush=True)
     for command in commands(source, work, args):
-        print(json.dumps(measured(command, work)), flush=True)
+        words = [*command, "--work", str(work), *(["--threads", "1"] if command[0] in THREADS else [])]
+        print(json.dumps(measured(" ".join(command[:3]), lambda words=words: ptp_train.main(words))), flush=True)
 
 
 if __name__ == "__main__":

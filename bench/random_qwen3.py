@@ -12,11 +12,10 @@ import itertools
 import pathlib
 
 import torch
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-
 from ptp_train.export import portable, to_gguf
 from ptp_train.export.model_folder import Form, write_folder
 from ptp_train.model.transformer import Config, Target
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 VOCABULARY = 151_936
 SIZES = {"width": 1024, "hidden": 3072, "layers": 28, "heads": 16, "kv_heads": 8, "head_width": 128}

@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable
 
 import torch
-from models import run, slot, text
-
 from ptp_engine.attention import NAME
 from ptp_engine.gen import engine_pb2
 from ptp_engine.target import TargetModel
 from ptp_engine.varlen import name_of
+
+from models import run, slot, text
 
 ROWS = (1, 9, 64)
 CONTEXT = 512
@@ -122,7 +122,7 @@ def generate_ms(target: TargetModel, count: int) -> float:
             target.model.generate(ids, min_new_tokens=tokens, max_new_tokens=tokens, **settings)
         synchronize(target)
 
-    short, long = (median_ms(lambda: decode(1), 2), median_ms(lambda: decode(1 + count), 2))
+    short, long = median_ms(lambda: decode(1), 2), median_ms(lambda: decode(1 + count), 2)
     target.model.set_attn_implementation(NAME)
     return round((long - short) / count, 3)
 

@@ -2,7 +2,6 @@
 
 import torch
 import transformers
-
 from ptp_engine.attention import NAME
 from ptp_engine.gen import engine_pb2
 from ptp_engine.load import Options

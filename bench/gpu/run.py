@@ -18,10 +18,11 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "training" / "src"))
 
-import torch
-import transformers
-from measure import CONTEXT, at_once, bandwidth, measure
-from models import SHAPES, TINY, build
+import torch  # noqa: E402
+import transformers  # noqa: E402
+from measure import CONTEXT, at_once, bandwidth, measure  # noqa: E402
+
+from models import SHAPES, TINY, build  # noqa: E402
 
 
 def main() -> None:

@@ -85,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--samples",
         type=pathlib.Path,
         default=pathlib.Path("work/samples"),
-        help="folder of held_files samples at a temperature above 0",
+        help="folder of held_files samples; greedy ones are left out",
     )
     add("--sequences", type=integer(1), default=16, help="number of sequences")
     add("--threads", type=integer(1, 1024), default=1, help="CPU threads")
@@ -109,13 +109,16 @@ def run(args: argparse.Namespace) -> None:
     require(drafter.config.method != "o", "--drafter must predict distributions, got method o")
     total, count, drafts, seen = torch.zeros(1), torch.zeros(1), 0, 0
     for f in Samples(args.samples, "held_files", "cpu").files:
-        require(bool((f["settings"][:, 0] > 0).all()), "--samples must have temperatures above 0")
-        for row in range(min(len(f["tokens"]), args.sequences - seen)):
+        random = f["settings"][:, 0].nonzero()[:, 0].tolist()
+        for row in random[: args.sequences - seen]:
             seen += 1
             one = {k: v[row : row + 1] for k, v in f.items()}
             figures, reached = sequence_figures(target, drafter, one, 11 + seen)
             total, count = total + (figures * reached).sum(1), count + reached.sum(0)
             drafts += len(reached)
+    require(
+        seen > 0, f"--samples must contain held_files sequences at temperatures above 0, got none in {args.samples}"
+    )
     means = total / count.clamp(min=1)
     given = drafter.config.given
     shares = means[COLUMNS.index("drafter")].cumprod(0)

@@ -87,9 +87,10 @@ def test_a_second_export_stores_the_same(tmp_path, shape, forms):
                 np.testing.assert_array_equal(second[key], value, err_msg=key)
 
 
-def test_the_vocabulary_takes_the_ids_of_an_existing_tokenizer(tmp_path):
+@pytest.mark.parametrize("shape", ["feature", "reader with a shortlist"])
+def test_the_vocabulary_takes_the_ids_of_an_existing_tokenizer(tmp_path, shape):
     exact = Form("float32", "exact")
-    target, drafter, folder = written(tmp_path, "feature", exact, exact)
+    target, drafter, folder = written(tmp_path, shape, exact, exact)
     order = np.concatenate([[0], np.random.default_rng(0).permutation(np.arange(1, 257))])
     tokens = tmp_path / "work" / "tokens"
     tokens.mkdir(parents=True)
@@ -102,6 +103,10 @@ def test_the_vocabulary_takes_the_ids_of_an_existing_tokenizer(tmp_path):
     )
     torch.testing.assert_close(new_target(new[None]), target(old[None])[..., order], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(new_drafter.embedding.weight, drafter.embedding.weight[order], rtol=0, atol=0)
+    if drafter.shortlist is not None:
+        listed = torch.from_numpy(order)[new_drafter.shortlist]
+        assert drafter.lists(listed).all() and new_drafter.shortlist.diff().min() > 0
+        assert torch.equal(new_drafter.output.weight, drafter.output.weight[drafter.places(listed)])
 
 
 def test_a_folder_without_graphs_names_them(tmp_path):

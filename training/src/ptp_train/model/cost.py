@@ -2,7 +2,7 @@
 
 A product of `rows` rows with n weights in 8-bit integers reads n bytes and makes rows * n multiplications, so it takes
 max(n / BANDWIDTH, rows * n / SPEED). Every layer, and every position of the sequential head, also takes a fixed time.
-The constants are one core's (docs/training.md); only the ratio of two calls matters.
+The constants are one core's (docs/results.md, "Cost of a draft"); only the ratio of two calls matters.
 """
 
 from dataclasses import dataclass, replace
