@@ -11,7 +11,9 @@ import argparse
 import json
 import os
 import pathlib
+import sys
 import time
+import traceback
 from collections.abc import Callable
 
 from ptp_train import __main__ as ptp_train
@@ -60,7 +62,10 @@ def measured(name: str, work: Callable[[], object]) -> dict:
         try:
             work()
             status = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stdout.flush()
             os._exit(status)
     _, status, usage = os.wait4(process, 0)
     if status:
