@@ -15,7 +15,7 @@ import torch
 from ptp_train.export import portable, to_gguf
 from ptp_train.export.model_folder import Form, write_folder
 from ptp_train.model.transformer import Config, Target
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 VOCABULARY = 151_936
 SIZES = {"width": 1024, "hidden": 3072, "layers": 28, "heads": 16, "kv_heads": 8, "head_width": 128}
@@ -33,6 +33,7 @@ def tokenizer() -> Tokenizer:
     split = pre_tokenizers.Split(Regex(to_gguf.QWEN2_WORDS), "isolated")
     by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     bpe.pre_tokenizer = pre_tokenizers.Sequence([split, by_bytes])
+    bpe.decoder = decoders.ByteLevel()
     bpe.add_special_tokens(["<|endoftext|>"])
     return bpe
 

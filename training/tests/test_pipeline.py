@@ -53,6 +53,16 @@ def test_corpus_drops_copies_and_closed_packages(folder):
     assert report["files"]["train"] + report["files"]["held_files"] == 120
 
 
+def check_shortlist(folder):
+    """Checks a drafter that was trained on the most frequent tokens of its samples."""
+    drafter, target = load_drafter(folder / "listed.pt"), load_target(folder / "target.pt")
+    counts = sum(np.bincount(np.load(f)["tokens"].ravel(), minlength=512) for f in (folder / "samples").glob("train-*"))
+    listed = drafter.shortlist.numpy()
+    assert len(listed) == 100 and counts[listed].min() >= np.delete(counts, listed).max()
+    assert torch.equal(drafter.embedding.weight, target.embedding.weight)
+    assert not torch.equal(drafter.output.weight, target.embedding.weight[drafter.shortlist])
+
+
 def test_from_tokenizer_to_figures(folder, capsys, monkeypatch):
     monkeypatch.setattr(samples, "PROMPTS", ((64, 1.0),))
     w = folder
@@ -83,6 +93,8 @@ def test_from_tokenizer_to_figures(folder, capsys, monkeypatch):
     small = ("--steps", 2, "--completions", 16)
     ptp_train("distill", *pair, "--out", w / "one.pt", *small, "--length", 1, "--rank", 0)
     ptp_train("distill", *pair, "--out", w / "blind.pt", *small, "--length", 4, "--method", "independent")
+    ptp_train("distill", *pair, "--out", w / "listed.pt", *small, "--length", 4, "--shortlist", 100, "--loss", "ce")
+    check_shortlist(w)
     compared = ("--autoregressive", w / "one.pt", "--independent", w / "blind.pt")
     out = ("--out", w / "evaluation.json", "--sequences", 2)
     ptp_train("evaluate", *pair, "--drafter", w / "drafter.pt", *compared, *out)
