@@ -91,15 +91,19 @@ def corrections(g: Graph, drafter: Drafter) -> Tensor:
     """
     head = drafter.head_weight
     if drafter.output is None:  # A restored drafter has the embedding.
-        head = g.weights.narrow("embedding", head).float()
+        head = as_stored(g, head)
     return rounded(g, head) @ rounded(g, drafter.sequential.out.weight)
 
 
 def rounded(g: Graph, weight: Tensor) -> Tensor:
     if not g.integer_form(weight):
-        return g.weights.narrow("a factor of head.correction", weight).float()
+        return as_stored(g, weight)
     values, scale = quantise_channels(weight)
     return values.float() * scale[:, None]
+
+
+def as_stored(g: Graph, weight: Tensor) -> Tensor:
+    return weight.to(g.weights.storage_type("a factor of head.correction", weight)).float()
 
 
 def unit(g: Graph, x: str, width: int) -> None:
