@@ -13,6 +13,7 @@ const WAYS: Readonly<Record<string, { readonly mode: Mode; readonly ahead: numbe
   'overlap, sent ahead': { mode: 'overlap', ahead: AHEAD },
   overlap: { mode: 'overlap', ahead: 0 },
   sequential: { mode: 'sequential', ahead: 0 },
+  'no drafter, sent ahead': { mode: 'plain', ahead: AHEAD },
   'no drafter': { mode: 'plain', ahead: 0 },
 };
 const NAMES = Object.keys(WAYS);
