@@ -22,8 +22,8 @@ export async function describeLocalEngine(
   const count = (n: number) => `${n} thread${n === 1 ? '' : 's'}`;
   if (!isGguf(path)) {
     const processor = wanted === 'cpu' ? wanted : await targetDevice(env);
-    if (processor && processor !== 'cpu') return `ONNX Runtime on ${processor}`;
-    return `ONNX Runtime on the CPU, ${count(threads || 1)}`;
+    if (processor === 'cpu') return `ONNX Runtime on the CPU, ${count(threads || 1)}`;
+    return ['ONNX Runtime', processor].filter(Boolean).join(' on ');
   }
   const device = await llama.device();
   if (!device) return 'llama.cpp';
@@ -35,7 +35,7 @@ export async function describeLocalEngine(
   return `llama.cpp on ${hardware}, ${count(threads || preset)}`;
 }
 
-/** Returns the processor that the verifier reports. */
+/** Returns the processor that the verifier reports, or undefined if it does not answer. */
 async function targetDevice(env: NodeJS.ProcessEnv): Promise<string | undefined> {
   const { listen } = settings(verifierSettings, env);
   const tls = await loadTls(settings(tlsSettings, env));

@@ -10,13 +10,15 @@ const SWIFTSHADER = '/usr/lib/chromium/vk_swiftshader_icd.json';
 export const webgpuMissing = missing();
 
 function missing(): string | undefined {
-  if (process.platform !== 'linux' || process.arch !== 'x64') return 'WebGPU is tested on Linux on x86-64 only';
-  if (!existsSync(SWIFTSHADER)) return 'WebGPU is not tested: install chromium, whose SwiftShader is a software GPU';
+  if (process.platform !== 'linux' || process.arch !== 'x64') return 'they run on Linux on x86-64 only';
+  if (!existsSync(SWIFTSHADER)) return 'no chromium, whose SwiftShader is the software GPU';
   const libraries = execFileSync('/sbin/ldconfig', ['-p'], { encoding: 'utf8' });
-  return libraries.includes('libvulkan.so.1') ? undefined : 'WebGPU is not tested: install libvulkan1';
+  return libraries.includes('libvulkan.so.1') ? undefined : 'no libvulkan1';
 }
 
 /** Lets WebGPU find the software GPU. Vulkan's loader reads the environment of the process, not of the thread. */
 export function useSoftwareGpu(): void {
   process.env.VK_DRIVER_FILES = SWIFTSHADER;
 }
+
+if (webgpuMissing) console.log(`tests of WebGPU skipped: ${webgpuMissing}`);
