@@ -13,6 +13,8 @@ import { NAMES_FILE, Names } from './names.ts';
 import { type Node, openSequences, stopNode } from './node.ts';
 
 const START_TIMEOUT_MS = 180_000;
+/** Longer than all verifiers can be down together, also on a busy machine. */
+const RECOVERY_SECONDS = '120';
 /** Time in milliseconds for the streams of a removed replica to end. */
 const LEAVE_MS = 3_000;
 
@@ -26,6 +28,8 @@ export interface FleetOptions {
   readonly models: string;
   readonly verifiers: number;
   readonly drafters: number;
+  /** Time in seconds after which the gateway gives up a verifier that does not answer. */
+  readonly verifyTimeout: number;
 }
 
 /** A gateway, verifiers and drafters. Each is a separate process. */
@@ -43,6 +47,7 @@ export class Fleet {
   /** Credentials of the client that counts open sequences. */
   readonly #tls: Tls;
   readonly #models: string;
+  readonly #verifyTimeout: number;
   readonly #folder: string;
   readonly #names: Names;
   readonly #ports: Readonly<Record<Service, number>>;
@@ -50,10 +55,11 @@ export class Fleet {
   readonly #idle: Member;
   #addresses = 0;
 
-  private constructor(folder: string, models: string, ports: readonly number[]) {
+  private constructor(folder: string, { models, verifyTimeout }: FleetOptions, ports: readonly number[]) {
     const [port = 0, grpcPort = 0, verifier = 0, drafter = 0] = ports;
     this.#folder = folder;
     this.#models = models;
+    this.#verifyTimeout = verifyTimeout;
     this.#ports = { verifier, drafter };
     this.port = port;
     this.grpcPort = grpcPort;
@@ -72,10 +78,11 @@ export class Fleet {
    * Starts services that communicate over TCP with mutual TLS. Every verifier and drafter is behind a bad network, and
    * every second one has its engine in another process. The gateway finds them by DNS names.
    */
-  static async start({ models, verifiers, drafters }: FleetOptions): Promise<Fleet> {
+  static async start(options: FleetOptions): Promise<Fleet> {
+    const { verifiers, drafters } = options;
     const folder = await mkdtemp(join(tmpdir(), 'ptp-chaos-'));
     const ports = [await freePort(), await freePort(), await freePort(), await freePort()];
-    const fleet = new Fleet(folder, models, ports);
+    const fleet = new Fleet(folder, options, ports);
     // Clients in this process trust the gateway.
     setDefaultCACertificates([...getCACertificates('default'), fleet.authority.pem]);
     try {
@@ -175,7 +182,8 @@ export class Fleet {
       PTP_VERIFIERS: `${nameOf('verifier')}:${this.#ports.verifier}`,
       PTP_DRAFTERS: `${nameOf('drafter')}:${this.#ports.drafter}`,
       PTP_DRAFT_TIMEOUT_SECONDS: '0.3',
-      PTP_VERIFY_TIMEOUT_SECONDS: '1.5',
+      PTP_VERIFY_TIMEOUT_SECONDS: String(this.#verifyTimeout),
+      PTP_RECOVERY_SECONDS: RECOVERY_SECONDS,
       PTP_DRAFT_MODE: 'overlap',
       [NAMES_FILE]: join(this.#folder, 'names.json'),
       CHAOS_DELAY_FILE: this.#delayOf('gateway'),

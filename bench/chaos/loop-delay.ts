@@ -45,12 +45,12 @@ export function measureLoopDelay() {
 }
 
 /**
- * Returns the time in milliseconds, p99.9, for which the event loop was held. The time in which the thread waited for a
- * core does not count: it is at most the delay beyond that of an idle process on the same machine, and at most the CPU
- * time of one turn.
+ * Returns the time in milliseconds, p99.9, for which the event loop was held, beyond the delay of an idle process on the
+ * same machine. The time in which the thread waited for a core does not count, but while it waits, more input collects
+ * for its next turn: therefore the comparison.
  */
 export function timeHeld({ delay, cpu }: LoopDelays, idle?: LoopDelays): number {
-  return Math.max(0, Math.min(delay.p999 - (idle?.delay.p999 ?? 0), cpu.p999));
+  return Math.max(0, Math.min(delay.p999, cpu.p999) - (idle?.delay.p999 ?? 0));
 }
 
 /** Writes the delays of this process to a file, every second. SIGUSR2 starts the measurement again. */

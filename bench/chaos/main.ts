@@ -49,6 +49,11 @@ await new Command('npm run chaos --')
       30,
     ),
   )
+  .addOption(
+    new Option('--verify-timeout <s>', 'time after which the gateway gives up a verifier; more on a busy machine')
+      .argParser(positive)
+      .default(1.5),
+  )
   .addOption(integerOption('--verifiers <n>', 'number of verifiers', 2))
   .addOption(integerOption('--drafters <n>', 'number of drafters', 2))
   .addOption(integerOption('--questions <n>', 'number of different requests', 60))
