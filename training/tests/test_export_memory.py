@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from ptp_train.__main__ import main
 from ptp_train.export.portable import PortableTarget, hf_config
 from ptp_train.export.to_hf import hf_state
-from ptp_train.model.transformer import Config, Target
+from ptp_train.model.transformer import Config, Target, load_target
 
 TINY = pathlib.Path(__file__).parents[2] / "test" / "models" / "tiny"
 CONFIG = Config(vocab=2048, width=256, layers=24, hidden=1024, context=128)
@@ -47,6 +47,7 @@ def test_memory_does_not_grow_with_the_number_of_layers(tmp_path):
 
     assert growth("import-hf", "--from", tmp_path, "--out", checkpoint, "--tokens", tokens) < 1.2 * size
     assert checkpoint.stat().st_size < 1.1 * size
+    assert {p.dtype for p in load_target(checkpoint).parameters()} == {torch.float32}
     form = ("--target-precision", "int8", "--target-only", "--id", "large", "--slots", "1")
     exported = growth("export", "--target", checkpoint, "--tokens", tokens, "--out", tmp_path / "folder", *form)
     assert exported < 0.5 * size
