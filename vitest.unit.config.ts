@@ -10,7 +10,7 @@ export default defineConfig({
       'gateway/test/{access,decode,text}/**/*.test.ts',
     ],
     exclude: [
-      'engine/test/llama-cpp/**',
+      'engine/test/{llama-cpp,webgpu}/**',
       'gateway/test/text/gguf-tokenizer.test.ts',
       'engine/test/{batch-invariance,checking-drafter,onnx-engine,prefix-cache}.test.ts',
       'protocol/test/{manifest,rpc}.test.ts',
