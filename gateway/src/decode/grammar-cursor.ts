@@ -2,6 +2,9 @@ import { PtpError } from '@ptp/protocol/errors';
 import { cut } from './block.ts';
 import type { Block, GrammarState } from './types.ts';
 
+/** Maximum time that the masks of one block may hold up other streams, in milliseconds. */
+const MASKS_MILLIS = 4;
+
 /** Position of a text in its grammar. Without a grammar, all tokens are allowed. */
 export class GrammarCursor {
   #state: GrammarState | undefined;
@@ -22,6 +25,18 @@ export class GrammarCursor {
     if (!this.#state) return block;
     const length = this.#along(block.tokens).length - 1;
     return length < block.tokens.length ? cut(block, 0, length) : block;
+  }
+
+  /**
+   * Cuts a block, all of whose tokens are allowed, where its masks would hold up other streams for too long. The event
+   * loop runs before the next block, and masks that have been computed cost nothing then.
+   */
+  affordable(block: Block): Block {
+    const deadline = performance.now() + MASKS_MILLIS;
+    for (const [length, { mask }] of this.#along(block.tokens).entries()) {
+      if (mask && length < block.tokens.length && performance.now() > deadline) return cut(block, 0, length);
+    }
+    return block;
   }
 
   /** Returns the masks before each allowed token and after the last one. Returns no masks if there is no grammar. */

@@ -245,7 +245,7 @@ export class DecodePipeline {
   #send(start: StepStart, cursor: GrammarCursor, after?: VerifyCall['after']): void {
     const { policy } = this.#parts;
     const { candidate, decision } = start;
-    const block = policy.worthVerifying(candidate, decision.mode);
+    const block = cursor.affordable(policy.worthVerifying(candidate, decision.mode));
     const { length } = block.tokens;
     const overlapped = decision.mode === 'overlap' && this.#room(expectedTokens(this.#flight).length + length) > 0;
     const budget = overlapped ? policy.budget(length) : 0;

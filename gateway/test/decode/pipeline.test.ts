@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import type { PipelineParts } from '../../src/decode/pipeline-types.ts';
 import type { Proposer } from '../../src/decode/proposers/proposers.ts';
 import type { GrammarState } from '../../src/decode/types.ts';
@@ -314,6 +314,24 @@ describe('a grammar', () => {
     run.pipeline.receive({ kind: 'redraft', step: undefined, draft: draft([0, 2, 5, 4]), at: 0 });
     const [call] = run.pipeline.next(0, true);
     expect(call).toMatchObject({ kind: 'verify', block: [2, 5], allowed: [0, 2, 5].map((t) => Uint8Array.of(t)) });
+  });
+
+  test('cuts blocks where their masks take too long', () => {
+    let elapsed = 0;
+    const clock = vi.spyOn(performance, 'now').mockImplementation(() => elapsed);
+    const slow = (last = 0): GrammarState => ({
+      ...ascending(last),
+      after: (token) => (token > last ? slow(token) : undefined),
+      get mask() {
+        elapsed += 3;
+        return Uint8Array.of(last);
+      },
+    });
+    const run = new Harness({ request: { maxTokens: 50, grammar: slow() } });
+    run.pipeline.firstDraft();
+    run.pipeline.receive({ kind: 'redraft', step: undefined, draft: draft([0, 2, 5, 7]), at: 0 });
+    expect(run.pipeline.next(0, true)).toMatchObject([{ kind: 'verify', block: [2] }]);
+    clock.mockRestore();
   });
 
   test('advances over the tokens that steps sent ahead assume', () => {
