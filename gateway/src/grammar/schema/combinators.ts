@@ -35,8 +35,8 @@ export function combinedAlternatives(
   if (oneOf) restrict(exclude(oneOf, `${at}.oneOf`, to));
   if (not !== undefined) restrict(named(`${at}.not`, () => to.normal([to.complement(to.item(not, `${at}.not`))])));
   if (schema.if !== undefined) restrict(named(`${at}.if`, () => conditional(schema, at, to)));
-  for (const [name, dependent] of dependencies(schema, at, to)) {
-    restrict(named(`${at}.dependencies`, () => dependency(name, dependent, to, at)));
+  for (const { field, name, dependent } of dependencies(schema, at, to)) {
+    restrict(named(field, () => dependency(name, dependent, to, at)));
   }
   return all;
 }
@@ -69,14 +69,22 @@ function conditional(schema: Partial<Schema>, at: string, to: Applicators): read
 
 type Dependent = { readonly required: readonly string[] } | { readonly schemas: Conjunction };
 
+/** Requirements of a property, from the keyword at `field`. */
+interface Dependency {
+  readonly field: string;
+  readonly name: string;
+  readonly dependent: Dependent;
+}
+
 /** Returns the requirements of each property: `dependentRequired`, `dependentSchemas`, `dependencies` of old drafts. */
-function dependencies(schema: Partial<Schema>, at: string, to: Applicators): [name: string, Dependent][] {
+function dependencies(schema: Partial<Schema>, at: string, to: Applicators): Dependency[] {
   const keywords = ['dependentRequired', 'dependentSchemas', 'dependencies'] as const;
   return keywords.flatMap((keyword) =>
-    entriesOf(schema[keyword] ?? {}).map(([name, value]): [string, Dependent] => {
+    entriesOf(schema[keyword] ?? {}).map(([name, value]): Dependency => {
       const field = `${at}.${keyword}.${name}`;
       const isNames = keyword === 'dependentRequired' || (keyword === 'dependencies' && Array.isArray(value));
-      return [name, isNames ? { required: checkNames(value, field) } : { schemas: to.conjunction(value, field) }];
+      const dependent = isNames ? { required: checkNames(value, field) } : { schemas: to.conjunction(value, field) };
+      return { field: `${at}.${keyword}`, name, dependent };
     }),
   );
 }
