@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { checkBatchInvariance } from '../src/batch-invariance.ts';
 import { openTargetEngine } from '../src/onnx/engine.ts';
@@ -68,4 +69,21 @@ test('a check that the time limit ends has tried all chunk lengths', async () =>
   await checkBatchInvariance(counted, 0);
   expect(counts[0]).toBe(128);
   expect(new Set(counts.slice(1))).toEqual(new Set([9, 1, 2, 5]));
+});
+
+test('time that a busy machine makes the check wait counts only in part', async () => {
+  const waiting: TargetEngine = Object.assign(Object.create(engine), {
+    info: engine.info,
+    open: () => engine.open(),
+    close: (sequence: number) => engine.close(sequence),
+    run: async (slots: Parameters<TargetEngine['run']>[0]) => {
+      const result = await engine.run(slots);
+      await sleep(30);
+      return result;
+    },
+  });
+  const started = performance.now();
+  const { rows } = await checkBatchInvariance(waiting, 300);
+  expect(performance.now() - started).toBeGreaterThan(400);
+  expect(rows).toBeGreaterThan(24);
 });
