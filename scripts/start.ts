@@ -13,6 +13,7 @@ import { checkHealth } from '@ptp/protocol/health';
 import { settings } from '@ptp/service-kit/settings';
 import { loadTls, tlsSettings } from '@ptp/service-kit/tls-settings';
 import { LlamaProbe } from './describe-engine.ts';
+import { localAddress } from './local-address.ts';
 import type { Style } from './log-lines.ts';
 import { metricsAddresses } from './metrics-addresses.ts';
 import { sayReady } from './start-banner.ts';
@@ -72,7 +73,7 @@ async function servicesOf(
   sockets: string,
   llama: LlamaProbe,
 ): Promise<Service[]> {
-  env.PTP_VERIFIERS ||= `unix:${join(sockets, 'verifier.sock')}`;
+  env.PTP_VERIFIERS ||= await localAddress(sockets, 'verifier');
   const tls = await loadTls(settings(tlsSettings, env));
   const metrics = metricsAddresses(env);
   const threads = await divideThreads(env, models, engines.target, llama);
@@ -88,7 +89,7 @@ async function servicesOf(
     delete env.PTP_DRAFTERS; // The gateway would wait for a drafter.
     return services;
   }
-  env.PTP_DRAFTERS ||= `unix:${join(sockets, 'drafter.sock')}`;
+  env.PTP_DRAFTERS ||= await localAddress(sockets, 'drafter');
   const drafter = {
     ...grpcService('drafter', 'magenta', env.PTP_DRAFTERS, DrafterService, tls),
     env: { ...metrics.drafter, ...threads.drafter, PTP_LISTEN: env.PTP_DRAFTERS, PTP_ENGINE: engines.drafter },

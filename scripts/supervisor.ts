@@ -80,6 +80,7 @@ export class Supervisor {
       // `detached` means that Ctrl-C reaches the service only through this process. Through the IPC channel, the
       // service notices when this process is gone; a worker notices it at the end of its standard input.
       detached: true,
+      windowsHide: true,
       stdio: service.command ? ['pipe', 'pipe', 'pipe'] : ['ignore', 'pipe', 'pipe', 'ipc'],
     });
     this.#children.set(service.name, { service, child });
@@ -138,6 +139,8 @@ async function end(processes: readonly { child: ChildProcess }[], signal: NodeJS
   for (const { child } of running) {
     // torchrun reports a signal as an error, but its processes end quietly with their standard input.
     if (child.stdin && signal === 'SIGTERM') child.stdin.end();
+    // Windows has no SIGTERM: `kill` would end the service at once. Without its supervisor, it drains and exits.
+    else if (process.platform === 'win32' && signal === 'SIGTERM') child.disconnect();
     else child.kill(signal);
   }
   await Promise.all(closed);

@@ -3,6 +3,7 @@ import { builtinModules } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
+import { localAddress } from '../scripts/local-address.ts';
 import { pruneNativeFiles } from '../scripts/prune-native-files.mjs';
 
 const ROOT = join(import.meta.dirname, '..');
@@ -37,4 +38,11 @@ test('what `npm start` and `ptp` import is no development dependency', async () 
   const libraries = new Set(names.filter((name) => !name.startsWith('node:') && !builtinModules.includes(name)));
   expect([...libraries]).toEqual(expect.arrayContaining(Object.keys(dependencies)));
   for (const name of libraries) expect(lock[`node_modules/${name}`], name).not.toHaveProperty('dev');
+});
+
+test('services listen on sockets, and on free ports of this machine on Windows', async () => {
+  expect(await localAddress('/tmp/x', 'verifier', 'linux')).toBe('unix:/tmp/x/verifier.sock');
+  const [first, second] = await Promise.all(['verifier', 'drafter'].map((name) => localAddress('', name, 'win32')));
+  expect(first).toMatch(/^127\.0\.0\.1:\d+$/);
+  expect(second).not.toBe(first);
 });
