@@ -134,11 +134,17 @@ function tokenTrie(size: number, tokens: TokenBytes[]): TokenTrie {
 /** Masks of the tokens of limited lengths, computed when needed. */
 function masksByLength(size: number, tokens: readonly TokenBytes[]): (characters: number) => Uint8Array {
   const masks = new Map<number, Uint8Array>();
-  const lengthOf = (text: Uint8Array) => text.reduce((sum, byte) => sum + (byte < 0x80 || byte > 0xbf ? 1 : 0), 0);
+  // Counted once: a mask is computed while an answer waits.
+  const lengths = Uint16Array.from(tokens, ({ text }) => {
+    let length = 0;
+    for (const byte of text) if (byte < 0x80 || byte > 0xbf) length++;
+    return length;
+  });
+  const ids = Uint32Array.from(tokens, ({ id }) => id);
   return (characters) =>
     getOrCreate(masks, characters, () => {
       const mask = emptyMask(size);
-      for (const { id, text } of tokens) if (lengthOf(text) <= characters) allow(mask, id);
+      for (let i = 0; i < ids.length; i++) if ((lengths[i] as number) <= characters) allow(mask, ids[i] as number);
       return mask;
     });
 }
