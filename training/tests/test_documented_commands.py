@@ -70,6 +70,7 @@ RUN = {
 """Commands that are run, and options to add so that they take seconds."""
 NOT_RUN = {
     r"python3 -m venv \S+": "`npm run test:training` runs it",
+    r"python3 -m (pip wheel|twine upload) .*|python3 -m venv \S+ && .*\.whl.*|/tmp/wheel/bin/.*": "makes a release",
     r"(training/.venv/bin/)?pip install -e .*": "`npm run test:training` runs it",
     r"torchrun .* -m ptp_engine .*": "takes four GPUs; test_engine_parallel.py runs it with two processes",
     r"tensorboard --logdir work/logs": "runs until it is stopped",
@@ -80,7 +81,7 @@ NOT_RUN = {
     r"python -m ptp_engine target --help": "test_engine_server.py shows the help",
     r"python -m ptp_engine.gen": "rewrites generated files",
     r"python -m research( run .*)?": "takes hours",
-    r"(PYTHONPATH=\S+ )?python bench/\S+ .*": "test_gpu_bench.py and test/gguf.ts run some of them, and the others take minutes",
+    r"(PYTHONPATH=\S+ )?python bench/\S+.*": "test_gpu_bench.py and test/gguf.ts run some of them, and the others take minutes",
     r"python3 -m sglang.launch_server .*": "needs SGLang and GPUs",
 }
 """Patterns of the commands that are not run, and the reason. Their options are checked."""
