@@ -58,7 +58,8 @@ async function measure(folder: string, path: string, open: boolean) {
       const accepted = accepts(start, tokenizer.encode(JSON.stringify(data)), endOfText, valid ? masks : undefined);
       counts[valid ? 'valid' : 'invalid']++;
       if (accepted) counts[valid ? 'valid_accepted' : 'invalid_accepted']++;
-      if (accepted && !valid) console.error(`accepts ${JSON.stringify(data)} of ${JSON.stringify(schema)}`);
+      const verdict = accepted ? 'accepts the invalid' : 'refuses the valid';
+      if (accepted !== valid) console.error(`${verdict} ${JSON.stringify(data)} of ${JSON.stringify(schema)}`);
     }
   }
   const reasons = [...refused].sort(([, a], [, b]) => b - a);

@@ -10,6 +10,13 @@ import { type Term, Terms } from './strings/terms.ts';
 /** Maximum number of UTF-16 code units in a pattern. */
 const PATTERN_LIMIT = 2000;
 
+/** @throws RegexError if a client's pattern is too long */
+export function checkPatternLength({ length }: string): void {
+  if (length > PATTERN_LIMIT) {
+    throw new RegexError(`at most ${PATTERN_LIMIT} characters are supported, got ${length}`);
+  }
+}
+
 /**
  * Terms for the text that may follow, by the kind of the preceding character: none (the beginning), a word character,
  * or any other character. Anchors and word boundaries depend on this kind.
@@ -24,9 +31,6 @@ type Continuation = readonly [start: Term, word: Term, other: Term];
  * @throws RegexError for syntax errors, lookbehind, back references, and assertions that depend on later repetitions
  */
 export function patternTerm(pattern: string, terms: Terms, extent: 'search' | 'whole' = 'search'): Term {
-  if (pattern.length > PATTERN_LIMIT) {
-    throw new RegexError(`at most ${PATTERN_LIMIT} characters are supported, got ${pattern.length}`);
-  }
   const { alternatives } = parsePattern(pattern);
   const compiler = new PatternCompiler(terms);
   return extent === 'whole' ? compiler.whole(alternatives) : compiler.search(alternatives);
@@ -228,9 +232,10 @@ function changedFlags(element: AST.Group | AST.CapturingGroup, flags: Flags): Fl
  * Compiles a regular expression to the grammar of the texts in which it matches somewhere, or with `whole`, from
  * beginning to end.
  *
- * @throws RegexError for syntax errors, unsupported parts, and expressions without a match
+ * @throws RegexError for syntax errors, unsupported parts, long patterns, and expressions without a match
  */
 export function regexGrammar(pattern: string, encoding: Encoding, extent: 'search' | 'whole' = 'search'): Expression {
+  checkPatternLength(pattern);
   const terms = new Terms();
   try {
     const { start } = new CharacterDfa(patternTerm(pattern, terms, extent), terms);

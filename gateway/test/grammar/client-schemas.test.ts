@@ -10,6 +10,45 @@ const tagged = (kind: string) => ({ type: 'object', properties: { k: { const: ki
 /** Schemas that client libraries send, each with texts that satisfy it and texts that do not. */
 const cases: [name: string, schema: unknown, right: string[], wrong: string[]][] = [
   [
+    'uri',
+    { type: 'string', format: 'uri' },
+    ['"https://example.org/a?b=c#d"', '"mailto:ada@example.org"', '"http://[2001:db8::7]:80/%7Eada"', '"urn:a:b"'],
+    ['"not a uri"', '"//example.org/a"', '"http://2001:db8::7/"', '"http://a/%zz"', '"https://é.org"', '""', '":a"'],
+  ],
+  ['uri-reference', { format: 'uri-reference' }, ['"../a?b"', '"//a/b"', '"#c"', '""'], ['"a b"', '"1:b"', '"\\\\a"']],
+  ['iri', { format: 'iri' }, ['"https://é.org/ü?\ue000"', '"a:𐀀"'], ['"https://é.org/\ue000"', '"é"', '"a:\ufffe"']],
+  ['iri-reference', { format: 'iri-reference' }, ['"é/ü#ß"'], ['"é ü"', '"\\\\é"']],
+  ['json-pointer', { type: 'string', format: 'json-pointer' }, ['""', '"/a~1b/0"'], ['"a"', '"/a~2"', '"/~"']],
+  ['relative-json-pointer', { format: 'relative-json-pointer' }, ['"0#"', '"12/a"'], ['"/a"', '"01"', '"+1"', '"0##"']],
+  [
+    'uri-template',
+    { format: 'uri-template' },
+    ['"/a/{b}{?c,d:3,e*}"', `"it's/{+f.g}"`, '"%20"'],
+    ['"/a/{b"', '"{}"', '"{b:0}"', '"%2"', '"a}"'],
+  ],
+  [
+    'items that `not` mentions stay unevaluated',
+    {
+      prefixItems: [{ const: 'a' }],
+      not: { not: { prefixItems: [true, { const: 'b' }] } },
+      unevaluatedItems: { type: 'integer' },
+    },
+    ['["a"]', '[]'],
+    ['["a","b"]', '["a",1]', '["a","b",1]'],
+  ],
+  [
+    'an `$id` inside an unknown keyword names nothing',
+    {
+      anyOf: [{ $ref: 'x:name' }],
+      $defs: {
+        unknown: { not: { unknown: [{ $id: 'x:name', type: 'null' }] } },
+        known: { $id: 'x:name', type: 'string' },
+      },
+    },
+    ['"a"'],
+    ['null'],
+  ],
+  [
     'combinators next to a type',
     {
       type: 'object',

@@ -93,10 +93,10 @@ const schemas: Record<string, object | boolean> = {
   'numbers without an end': { type: 'number', minimum: 99.5 },
   'a code': { type: 'string', pattern: '^[A-Z]{2,3}-(\\d{4}|x+)(\\.[^\\s"]?)?$' },
   ...Object.fromEntries(
-    ['date', 'time', 'date-time', 'uuid', 'ipv4', 'hostname', 'email'].map((format) => [
-      format,
-      { type: 'string', format },
-    ]),
+    [
+      ...['date', 'time', 'date-time', 'uuid', 'ipv4', 'hostname', 'email'],
+      ...['uri-reference', 'json-pointer', 'relative-json-pointer'],
+    ].map((format) => [format, { type: 'string', format }]),
   ),
 };
 

@@ -65,6 +65,8 @@ export interface Pattern {
 export interface ArrayAlternative {
   readonly type: 'array';
   readonly prefix: readonly Conjunction[];
+  /** Number of items in the prefix that keywords declare. Under `not`, keywords restrict items without declaring them. */
+  readonly declared: number;
   /** Schema of the items after the prefix. Undefined if the schema does not restrict them. */
   readonly items: Conjunction | undefined;
   readonly min: number;
@@ -117,6 +119,7 @@ export const anyString: StringAlternative = {
 export const anyArray: ArrayAlternative = {
   type: 'array',
   prefix: [],
+  declared: 0,
   items: undefined,
   min: 0,
   max: Number.POSITIVE_INFINITY,

@@ -1,36 +1,20 @@
+import { IPV4, IPV6 } from './ip-addresses.ts';
+import { uriFormats } from './uri-formats.ts';
+
 const LEAP_YEAR = '(\\d\\d(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)';
 const DATE = `(\\d{4}-((0[13578]|1[02])-(0[1-9]|[12]\\d|3[01])|(0[469]|11)-(0[1-9]|[12]\\d|30)|02-(0[1-9]|1\\d|2[0-8]))|${LEAP_YEAR}-02-29)`;
 const TIME = '([01]\\d|2[0-3]):[0-5]\\d:[0-5]\\d(\\.\\d+)?([Zz]|[+-]([01]\\d|2[0-3]):[0-5]\\d)';
 const LABEL = '[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?';
 const HOSTNAME = `(?=.{1,253}$)${LABEL}(\\.${LABEL})*`;
-const BYTE = '(25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)';
-const IPV4 = `${BYTE}(\\.${BYTE}){3}`;
 const DOMAIN = `${LABEL}(\\.${LABEL})+`;
 const ATOM = "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+";
-const HEX4 = '[0-9A-Fa-f]{1,4}';
-
-/** IPv6 address: eight groups, or fewer with one `::`. The last two groups may be written as an IPv4 address. */
-const IPV6 = [
-  `(${HEX4}:){7}${HEX4}`,
-  `(${HEX4}:){6}${IPV4}`,
-  ...Array.from({ length: 8 }, (_, before) => {
-    const head = before === 0 ? '' : `${HEX4}(:${HEX4}){${before - 1}}`;
-    const more = before === 7 ? '' : `(${HEX4}(:${HEX4}){0,${6 - before}})?`;
-    return `${head}::${more}`;
-  }),
-  ...Array.from({ length: 6 }, (_, before) => {
-    const head = before === 0 ? '' : `${HEX4}(:${HEX4}){${before - 1}}`;
-    return `${head}::(${HEX4}:){0,${5 - before}}${IPV4}`;
-  }),
-].join('|');
-
 const DURATION_TIME = 'T(\\d+H(\\d+M(\\d+S)?)?|\\d+M(\\d+S)?|\\d+S)';
 const DURATION_DATE = '(\\d+Y(\\d+M(\\d+D)?)?|\\d+M(\\d+D)?|\\d+D)';
 
 /**
  * String formats (JSON Schema 2020-12 validation, section 7.3) that are enforced. The expression of `email` leaves out
- * quoted local parts and address literals, and the expressions of times leave out leap seconds. Other formats are
- * annotations, as in the standard.
+ * quoted local parts and address literals, and the expressions of times leave out leap seconds. `hostname` does not decode
+ * labels in Punycode. Other formats are annotations, as in the standard.
  */
 const FORMATS: ReadonlyMap<string, string> = new Map(
   Object.entries({
@@ -43,6 +27,7 @@ const FORMATS: ReadonlyMap<string, string> = new Map(
     ipv6: `^(${IPV6})$`,
     hostname: `^${HOSTNAME}$`,
     email: `^${ATOM}(\\.${ATOM})*@${DOMAIN}$`,
+    ...uriFormats,
   }),
 );
 

@@ -73,7 +73,8 @@ function bothArrays(a: ArrayAlternative, b: ArrayAlternative): ArrayAlternative 
   const prefix = Array.from({ length }, (_, i) => joined(itemSchemas(a, i), itemSchemas(b, i)));
   const items = a.items || b.items ? joined(a.items ?? [], b.items ?? []) : undefined;
   const contains = [...a.contains, ...b.contains];
-  return { type: 'array', prefix, items, min, max, unique: a.unique || b.unique, contains, at: a.at || b.at };
+  const declared = Math.max(a.declared, b.declared);
+  return { type: 'array', prefix, declared, items, min, max, unique: a.unique || b.unique, contains, at: a.at || b.at };
 }
 
 function bothObjects(a: ObjectAlternative, b: ObjectAlternative): ObjectAlternative | undefined {

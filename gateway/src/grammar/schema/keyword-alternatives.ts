@@ -106,6 +106,7 @@ function arrayAlternative(schema: Schema, at: string, to: Applicators): ArrayAlt
   return {
     type: 'array',
     prefix: first.map((each, i) => to.conjunction(each, `${prefixAt}[${i}]`)),
+    declared: first.length,
     items: rest === undefined ? undefined : to.conjunction(rest, restAt),
     min,
     max,

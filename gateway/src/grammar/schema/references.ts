@@ -3,8 +3,31 @@ import { memberOf } from './values.ts';
 
 /** URI of a schema without an `$id`. */
 const ROOT = 'schema:/root';
-/** Keywords whose values contain no schemas. */
-const DATA = new Set(['enum', 'const', 'default', 'examples', 'required']);
+/** Keywords whose values are schemas or arrays of schemas. */
+const SCHEMAS = new Set([
+  ...['allOf', 'anyOf', 'oneOf', 'not', 'if', 'then', 'else', 'contains', 'propertyNames', 'contentSchema'],
+  ...['items', 'prefixItems', 'additionalItems', 'unevaluatedItems', 'additionalProperties', 'unevaluatedProperties'],
+]);
+/** Keywords whose values are objects of schemas. */
+const NAMED_SCHEMAS = new Set([
+  ...['properties', 'patternProperties', '$defs', 'definitions', 'dependentSchemas', 'dependencies'],
+]);
+
+/** Part of a schema: a schema or an array of schemas, an object of schemas, or something else, in which names are data. */
+type Role = 'schema' | 'schemas by name' | 'other';
+
+interface Part {
+  readonly part: unknown;
+  readonly base: string;
+  readonly role: Role;
+}
+
+/** Returns the role of a property in an object. */
+function roleOf(name: string, role: Role): Role {
+  if (role === 'schemas by name') return 'schema';
+  if (role === 'schema' && SCHEMAS.has(name)) return 'schema';
+  return role === 'schema' && NAMED_SCHEMAS.has(name) ? 'schemas by name' : 'other';
+}
 
 /** Index of the parts of a schema to which references may point: by URI (`$id`), name (`$anchor`) or JSON pointer. */
 export class References {
@@ -19,29 +42,31 @@ export class References {
   }
 
   #index(root: unknown): void {
-    const pending: { part: unknown; base: string }[] = [{ part: root, base: ROOT }];
+    const pending: Part[] = [{ part: root, base: ROOT, role: 'schema' }];
     for (let next = pending.pop(); next; next = pending.pop()) {
-      const { part } = next;
+      const { part, role } = next;
       if (typeof part !== 'object' || part === null) continue;
-      const base = Array.isArray(part) ? next.base : this.#named(part, next.base);
+      const base = Array.isArray(part) ? next.base : this.#named(part, next);
       this.#bases.set(part, base);
-      const isData = (name: string) => !Array.isArray(part) && DATA.has(name) && Array.isArray(memberOf(part, name));
-      for (const [name, value] of Object.entries(part)) if (!isData(name)) pending.push({ part: value, base });
+      for (const [name, value] of Object.entries(part)) {
+        pending.push({ part: value, base, role: Array.isArray(part) ? role : roleOf(name, role) });
+      }
     }
   }
 
-  /** Registers the names of an object. Returns the base URI of its parts. */
-  #named(part: object, base: string): string {
+  /** Registers the names of a schema. Returns the base URI of its parts. */
+  #named(part: object, { base, role }: Part): string {
     const [id, anchor, dynamic] = ['$id', '$anchor', '$dynamicAnchor'].map((name) => memberOf(part, name));
     const own = typeof id === 'string' ? id : memberOf(part, 'id');
     let inner = base;
+    const register = (uri: string) => role === 'schema' && this.#byUri.set(uri, part);
     if (typeof own === 'string' && (id !== undefined || memberOf(part, '$schema') !== undefined)) {
       const uri = resolved(own, base);
-      if (uri !== undefined) this.#byUri.set(uri.replace(/#$/, ''), part);
+      if (uri !== undefined) register(uri.replace(/#$/, ''));
       // `#name` was an anchor in draft 4 to 7.
       if (!own.startsWith('#')) inner = uri?.split('#')[0] ?? base;
     }
-    for (const name of [anchor, dynamic]) if (typeof name === 'string') this.#byUri.set(`${inner}#${name}`, part);
+    for (const name of [anchor, dynamic]) if (typeof name === 'string') register(`${inner}#${name}`);
     return inner;
   }
 

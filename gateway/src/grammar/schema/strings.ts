@@ -1,5 +1,5 @@
 import { fieldError } from '@ptp/protocol/validation';
-import { patternTerm } from '../regex.ts';
+import { checkPatternLength, patternTerm } from '../regex.ts';
 import { CharacterDfa, type CharacterState } from '../strings/character-dfa.ts';
 import { RegexError } from '../strings/pattern-syntax.ts';
 import { type Term, Terms } from '../strings/terms.ts';
@@ -79,6 +79,7 @@ export class Strings {
       );
     }
     try {
+      if (!isFormat) checkPatternLength(source);
       const term = patternTerm(source, terms);
       return negated ? terms.not(term) : term;
     } catch (error) {

@@ -38,5 +38,7 @@ function otherMembers(object: ObjectAlternative, rest: Conjunction): ObjectAlter
 
 function otherItems(array: ArrayAlternative, rest: Conjunction, at: string): ArrayAlternative {
   if (array.contains.length > 0) throw fieldError(`${at}.unevaluatedItems`, 'must be absent next to `contains`');
-  return array.items ? array : { ...array, items: joined(rest) };
+  if (array.items) return array;
+  const prefix = array.prefix.map((each, i) => (i < array.declared ? each : joined(each, rest)));
+  return { ...array, prefix, declared: prefix.length, items: joined(rest) };
 }
