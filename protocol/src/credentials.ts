@@ -19,8 +19,9 @@ export interface TlsOptions {
   /** Called with the error each time changed files cannot be used, for example a certificate without its new key. */
   readonly onError?: (error: PtpError) => void;
   /**
-   * Names of which a client's certificate must have one, as a DNS name (SAN) or as an organizational unit (OU). A client
-   * with the server's own certificate is admitted too, for health checks. Default: all clients are admitted.
+   * Client names that are accepted: a client's certificate must have at least one of them as a DNS name (SAN) or
+   * organizational unit (OU). A client with the server's own certificate is admitted too, for health checks. Default, and
+   * without mutual TLS: all clients are admitted.
    */
   readonly clients?: readonly string[];
   /** Called with the subject of a client's certificate when the client is refused for the first time. */
@@ -113,10 +114,10 @@ export class Tls {
 
   /** Returns true if a client with the certificate, whose chain has been verified, may call this server. */
   admits(certificate: X509Certificate | undefined): boolean {
-    if (this.#clients.length === 0) return true;
+    if (!this.mutual || this.#clients.length === 0) return true;
     if (certificate && (this.#isOwn(certificate) || this.#clients.some((name) => hasName(certificate, name))))
       return true;
-    const subject = certificate?.subject.replaceAll('\n', ', ') ?? 'no certificate';
+    const subject = subjectOf(certificate);
     if (!this.#refused.has(subject) && this.#refused.size < REFUSALS_REPORTED) {
       this.#refused.add(subject);
       this.#onRefusal(subject);
@@ -137,8 +138,15 @@ export class Tls {
 
 function hasName(certificate: X509Certificate, name: string): boolean {
   if (certificate.checkHost(name, { subject: 'never', wildcards: false })) return true;
-  const { OU: units = [] } = certificate.toLegacyObject().subject as { OU?: string | string[] };
+  const { OU: units = [] } = (certificate.toLegacyObject().subject ?? {}) as { OU?: string | string[] };
   return [units].flat().includes(name);
+}
+
+/** Describes a certificate for the log. Node returns an undefined subject if a certificate's subject is empty. */
+function subjectOf(certificate: X509Certificate | undefined): string {
+  if (!certificate) return 'no certificate';
+  const { subject, subjectAltName } = certificate as { subject?: string; subjectAltName?: string };
+  return subject?.replaceAll('\n', ', ') || subjectAltName || 'an empty subject';
 }
 
 type CaListener = Parameters<experimental.CertificateProvider['addCaCertificateListener']>[0];

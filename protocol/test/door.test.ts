@@ -99,4 +99,23 @@ describe.skipIf(spawnSync('openssl', ['version']).status !== 0)('with TLS (skipp
     for (const each of [drafter, drafter]) expect(await call(each, ['h2'])).toBeUndefined();
     expect(refused).toEqual(['CN=gateway']);
   });
+
+  test('refuses a client whose certificate has an empty subject, and continues to admit others', async () => {
+    const refused: string[] = [];
+    const { authority, call } = await openTls({ clients: ['gateway'], onRefusal: (subject) => refused.push(subject) });
+    expect(await call(authority.issueFor('/', ['drafter']), ['h2'])).toBeUndefined();
+    expect(await call(authority.issueFor('/', ['gateway']), ['h2'])).toBe('h2');
+    expect(refused).toEqual(['IP Address:127.0.0.1, DNS:drafter']);
+  });
+
+  test('admits all clients without a file of authorities, which turns mutual TLS off', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'ptp-door-'));
+    closing.push(() => rmSync(folder, { recursive: true }));
+    const { cert, key } = new Authority(folder).issue('verifier');
+    const port = await open({ tls: new Tls({ cert, key }, { clients: ['gateway'] }) });
+    const socket = connectTls({ port, host: '127.0.0.1', ALPNProtocols: ['h2'], rejectUnauthorized: false });
+    closing.push(() => void socket.destroy());
+    await once(socket, 'data');
+    expect(socket.alpnProtocol).toBe('h2');
+  });
 });
