@@ -13,8 +13,11 @@ const model = (kind: ModelMemory['kind']) =>
 export const memoryNeeds: Readonly<Record<string, number>> = {
   verifier: model('target'),
   drafter: model('drafter'),
-  gateway: gatewayBudget({ maxStreams, tracesKept: gatewaySettings.tracesKept.default }, Number.POSITIVE_INFINITY)
-    .total,
+  gateway: gatewayBudget(
+    { maxStreams, tracesKept: gatewaySettings.tracesKept.default },
+    manifest.sizes,
+    Number.POSITIVE_INFINITY,
+  ).total,
 };
 
 /** Returns the number of bytes that a limit of Kubernetes or Compose stands for, such as 2Gi or 2g. */

@@ -6,13 +6,16 @@ import { BATCH_TOKENS } from './scheduler.ts';
  * Node.js with two threads, ONNX Runtime, the buffers of runs, and freed arrays that are not collected yet. Measured with
  * the default model (docs/deploy.md).
  */
-const RUNTIME = 340e6;
+const RUNTIME = 380e6;
 /** Graph of one size without its weights. */
 const GRAPH = 10e6;
-/** Number of float32 vectors over the vocabulary per token of a run: logits, probabilities and their sorted copy. */
-const VECTORS = 3;
+/**
+ * Number of float32 vectors over the vocabulary per token of a run: logits, probabilities, their sorted copy, and the
+ * inputs `scale` and `bias`.
+ */
+const VECTORS = 5;
 /** Default maximum number of open sequences. */
-const SEQUENCE_LIMIT = 256;
+export const SEQUENCE_LIMIT = 256;
 
 export interface ModelMemory {
   readonly kind: 'target' | 'drafter';
@@ -20,31 +23,42 @@ export interface ModelMemory {
   /** Maximum number of open sequences. 0 means as many as fit, at most 256. */
   readonly sequences: number;
   readonly prefixCacheBytes: number;
+  /** True if the prefix cache may be smaller, so that the process fits. */
+  readonly prefixCacheShrinks?: boolean;
 }
 
 /**
- * Returns the maximum memory of a process that runs a model with ONNX Runtime, and the number of sequences in it. Each
+ * Returns the maximum memory of a process that runs a model with ONNX Runtime, and the sizes that fit into it. Each
  * graph has its own copy of the weights, and every sequence may fill the context.
  *
  * @throws PtpError `failed_precondition` if the memory does not suffice for the sequences, or for one sequence
  */
 export function modelBudget(
-  { kind, manifest, sequences, prefixCacheBytes }: ModelMemory,
+  { kind, manifest, sequences, prefixCacheBytes: wanted, prefixCacheShrinks = false }: ModelMemory,
   available = availableMemory(),
-): MemoryBudget & { readonly sequences: number } {
-  const perSequence = (manifest.context_length + 1) * (manifest.bytes_per_token[kind] ?? 0);
+): MemoryBudget & { readonly sequences: number; readonly prefixCacheBytes: number } {
+  const rows = manifest.context_length + 1;
+  const perSequence = rows * (manifest.bytes_per_token[kind] ?? 0);
   const graphs = (kind === 'target' ? manifest.target?.slots : undefined) ?? manifest.max_slots;
-  const parts = {
-    runtime: RUNTIME + BATCH_TOKENS * manifest.sizes.vocab * VECTORS * Float32Array.BYTES_PER_ELEMENT,
+  const valuesPerToken = manifest.sizes.vocab * VECTORS + rows;
+  const fixed = {
+    runtime: RUNTIME + BATCH_TOKENS * valuesPerToken * Float32Array.BYTES_PER_ELEMENT,
     model: graphs.length * (weightsInMemory(kind, manifest) + GRAPH),
-    prefix_cache: prefixCacheBytes,
   };
+  const free = available - budgetOf(fixed).total - Math.max(1, sequences) * perSequence;
+  const prefixCacheBytes = prefixCacheShrinks ? Math.max(0, Math.min(wanted, Math.floor(free))) : wanted;
+  const parts = { ...fixed, prefix_cache: prefixCacheBytes };
   const room = Math.floor((available - budgetOf(parts).total) / perSequence);
   const count = sequences || Math.max(1, Math.min(SEQUENCE_LIMIT, room));
   const budget = budgetOf({ ...parts, sequences: count * perSequence }, available);
-  const lower = room >= 1 ? `lower PTP_SEQUENCE_LIMIT from ${count} to ${room}` : 'lower PTP_PREFIX_CACHE_MB';
-  requireMemory(budget, `${lower}, or raise the memory limit`);
-  return { ...budget, sequences: count };
+  requireMemory(budget, `${adviceFor(count, room, prefixCacheBytes)}raise the memory limit`);
+  return { ...budget, sequences: count, prefixCacheBytes };
+}
+
+/** Returns the setting that can make the process fit, if there is one, as the start of a list. */
+function adviceFor(sequences: number, room: number, prefixCacheBytes: number): string {
+  if (room >= 1) return `lower PTP_SEQUENCE_LIMIT from ${sequences} to ${room}, or `;
+  return prefixCacheBytes > 0 ? 'lower PTP_PREFIX_CACHE_MB, or ' : '';
 }
 
 /** Returns the size of the weights after loading. Weights that are stored as float16 but used as float32 double. */

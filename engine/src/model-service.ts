@@ -10,7 +10,7 @@ import { loadTls, logTls } from '@ptp/service-kit/tls-settings';
 import { startTracing } from '@ptp/service-kit/tracing';
 import type { Registry } from 'prom-client';
 import { engineMetrics } from './engine-metrics.ts';
-import { type ModelMemory, modelBudget } from './memory-budget.ts';
+import { type ModelMemory, modelBudget, SEQUENCE_LIMIT } from './memory-budget.ts';
 import { prefixCacheLimit } from './prefix-blocks.ts';
 import { BATCH_TOKENS, type RunObserver, type ServiceLimits } from './scheduler.ts';
 import { type ModelMessage, modelMessage } from './status-messages.ts';
@@ -22,8 +22,6 @@ const PREFILL_CHUNK = 128;
  * Names that the certificate of a client must have over mutual TLS, as a DNS name (SAN) or an organizational unit (OU).
  */
 const CLIENTS = ['gateway'];
-/** Default maximum number of open sequences if another process, a GPU or llama.cpp holds their caches. */
-const SEQUENCE_LIMIT = 256;
 /** Maximum number of waiting slots, unless more sequences may be open. */
 const QUEUE_LIMIT = 256;
 
@@ -67,9 +65,13 @@ export async function runModelService<Table extends SettingsTable & CommonSettin
     const manifest = await loadManifest(dir, contextLength);
     const { kind, path } = service.served(values);
     const own = path === dir ? manifest : await loadManifest(path, contextLength);
-    const prefixCacheBytes = prefixCacheLimit(config.prefixCacheMegabytes, own, kind);
-    const local = own.engine === 'onnx' && address === '' && device === 'cpu';
-    const memory = local && modelBudget({ kind, manifest: own, sequences, prefixCacheBytes });
+    const wanted = prefixCacheLimit(config.prefixCacheMegabytes, own, kind);
+    const shrinks = config.prefixCacheMegabytes === 'auto';
+    // `auto` counts as the CPU: if there is no GPU, the process must not load a model for which the memory is too small.
+    const local = own.engine === 'onnx' && address === '' && device !== 'webgpu';
+    const needed = { kind, manifest: own, sequences, prefixCacheBytes: wanted, prefixCacheShrinks: shrinks };
+    const memory = local && modelBudget(needed);
+    const prefixCacheBytes = memory ? memory.prefixCacheBytes : wanted;
     if (memory) logger.info({ ...budgetFields(memory), sequence_limit: memory.sequences }, 'memory budget');
     const options = { dir, address, contextLength, threads, gpuLayers, device, sequences, prefixCacheBytes, logger };
     const engine = await service.openEngine(options, values);

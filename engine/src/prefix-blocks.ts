@@ -21,7 +21,7 @@ export function sharedLength(a: ArrayLike<number>, b: ArrayLike<number>): number
   return length;
 }
 
-/** Minimum size of the prefix cache in bytes, if the setting is `auto`. */
+/** Minimum size of the prefix cache in bytes, if the setting is `auto` and the memory suffices (`modelBudget`). */
 const SMALLEST = 256e6;
 /** Number of sequences of full length for which `auto` makes room. */
 const SEQUENCES = 2;

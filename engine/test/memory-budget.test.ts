@@ -38,5 +38,25 @@ test('a budget above the memory is rejected in a sentence that names the setting
     /^the process needs \d+ MB of memory \(runtime \d+, model \d+, prefix cache 0, sequences \d+\), but has \d+ MB: lower PTP_SEQUENCE_LIMIT from 3000000 to 9, or raise the memory limit$/,
   );
   expect(() => modelBudget({ ...small, prefixCacheBytes: 9e9 }, alone)).toThrow(/lower PTP_PREFIX_CACHE_MB, or raise/);
-  expect(() => modelBudget(small, alone - perSequence)).toThrow(/raise the memory limit/);
+  expect(() => modelBudget(small, alone - perSequence)).toThrow(/has \d+ MB: raise the memory limit$/);
+});
+
+test('a prefix cache that may shrink leaves room for the sequences', () => {
+  const cached = { ...small, prefixCacheBytes: 256e6, prefixCacheShrinks: true };
+  expect(modelBudget(cached, alone + 100e6)).toMatchObject({ prefixCacheBytes: 100e6, sequences: 1 });
+  expect(modelBudget(cached, 1e12)).toMatchObject({ prefixCacheBytes: 256e6, sequences: 256 });
+  const four = modelBudget({ ...cached, sequences: 4 }, alone + 3 * perSequence + 50e6);
+  expect(four).toMatchObject({ prefixCacheBytes: 50e6, sequences: 4 });
+  expect(four.parts.prefix_cache).toBe(50e6);
+  expect(() => modelBudget(cached, alone - 1)).toThrow(/has \d+ MB: raise the memory limit$/);
+});
+
+test('runs need buffers for the vocabulary and for the mask over the context', () => {
+  const runtime = (changes: object) => {
+    const changed = { ...manifest, ...changes } as typeof manifest;
+    return modelBudget({ ...small, manifest: changed }, 1e12).parts.runtime ?? 0;
+  };
+  const { sizes, context_length } = manifest;
+  expect(runtime({ sizes: { ...sizes, vocab: sizes.vocab + 1 } }) - runtime({})).toBe(192 * 5 * 4);
+  expect(runtime({ context_length: context_length + 1 }) - runtime({})).toBe(192 * 4);
 });

@@ -34,8 +34,8 @@ await runService('gateway', async (logger, onStop) => {
   const tracing = await startTracing('ptp-gateway');
   onStop(() => tracing.stop());
 
-  logger.info(budgetFields(gatewayBudget(config)), 'memory budget');
   const manifest = await loadManifest(config.model, config.contextLength);
+  logger.info(budgetFields(gatewayBudget(config, manifest.sizes)), 'memory budget');
   const local = manifest.drafter !== undefined || config.draftModel !== '' ? [LOCAL_DRAFTER] : [];
   const drafters = config.drafters.length > 0 ? config.drafters.map(({ target }) => target) : local;
   const { tokenizer, chatTemplate } = await loadTextModel(config.model, manifest);

@@ -2,8 +2,10 @@ import { availableMemory, budgetOf, type MemoryBudget, requireMemory } from '@pt
 import { HTTP_LIMITS } from './app.ts';
 import { MEMORY_LIMIT } from './grammar/cache.ts';
 
-/** Node.js with the tokenizer and the connections to the services. Measured with the default model. */
+/** Node.js with the connections to the services. Measured with the default model, whose vocabulary is small. */
 const RUNTIME = 180e6;
+/** Vocabulary entry: its text, its merges and its place in the tree of grammars. Measured with 151,936 entries. */
+const VOCABULARY_ENTRY = 1.5e3;
 /** Sequence in progress, with its tokens, text and buffers. */
 const STREAM = 1e6;
 /** Trace with the maximum number of steps. */
@@ -16,10 +18,12 @@ const TRACE = 0.5e6;
  */
 export function gatewayBudget(
   { maxStreams, tracesKept }: { readonly maxStreams: number; readonly tracesKept: number },
+  { vocab }: { readonly vocab: number },
   available = availableMemory(),
 ): MemoryBudget {
   const parts = {
     runtime: RUNTIME,
+    tokenizer: vocab * VOCABULARY_ENTRY,
     request_bodies: HTTP_LIMITS.arrivingLimit,
     grammars: MEMORY_LIMIT,
     streams: maxStreams * STREAM,
