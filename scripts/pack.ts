@@ -1,22 +1,27 @@
 /**
  * `npm run pack`: builds the packages for npm. dist/packages gets a folder and an archive for each: the libraries
  * `@ptp/*`, and `ptp-server` with everything else that serves. Node strips no types in node_modules, so they contain
- * JavaScript. With --without-model, ptp-server lacks the bundled pair, which makes this much faster.
+ * JavaScript. For tests, --out DIR replaces dist, and --without-weights leaves out the weights of the bundled pair, which
+ * makes this much faster.
  */
 import { execFileSync } from 'node:child_process';
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
 import { runNpm } from './npm.mjs';
 
 const ROOT = join(import.meta.dirname, '..');
-const BUILD = join(ROOT, 'dist', 'build');
-const PACKAGES = join(ROOT, 'dist', 'packages');
+const { values: options } = parseArgs({
+  options: { out: { type: 'string', default: join(ROOT, 'dist') }, 'without-weights': { type: 'boolean' } },
+});
+const BUILD = resolve(options.out, 'build');
+const PACKAGES = resolve(options.out, 'packages');
 const LIBRARIES = ['protocol', 'service-kit', 'engine'];
 const APPS = ['drafter', 'verifier', 'gateway'];
 /** Parts of ptp-server that are not compiled. */
 const ASSETS = [
   ...['README.md', 'gateway/web', 'scripts/npm.mjs', 'training/src', 'training/pyproject.toml'],
-  ...(process.argv.includes('--without-model') ? [] : ['models/default']),
+  options['without-weights'] ? 'models/default/manifest.json' : 'models/default',
 ];
 
 type Names = Record<string, string>;
@@ -71,9 +76,9 @@ function pack(name: string, manifest: object, from: string, parts: readonly stri
   if (problem) throw new Error(problem);
 }
 
-rmSync(join(ROOT, 'dist'), { recursive: true, force: true });
+for (const folder of [BUILD, PACKAGES]) rmSync(folder, { recursive: true, force: true });
 mkdirSync(PACKAGES, { recursive: true });
 const tsc = join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc');
-execFileSync(process.execPath, [tsc, '-p', 'tsconfig.build.json'], { cwd: ROOT, stdio: 'inherit' });
+execFileSync(process.execPath, [tsc, '-p', 'tsconfig.build.json', '--outDir', BUILD], { cwd: ROOT, stdio: 'inherit' });
 for (const name of LIBRARIES) pack(name, libraryManifest(read(name)), join(BUILD, name), ['src'], []);
 pack('ptp-server', serverManifest(read('.')), BUILD, ['bench', 'cli', 'scripts', ...APPS], ASSETS);
