@@ -34,7 +34,7 @@ TOKENS = ("target/small.tokens=512", "target/grown.tokens=512", "target/small.la
 SMALL = changed(*NEW, *TOKENS, "target/grown.layers=2")
 GROWN = changed(*NEW, *TOKENS)
 LARGE = changed(*NEW, "target.tokens=512", "target.layers=2")
-IMPORTED = changed(*FEW, "distill.shape=given")  # A target of this size does not gain from a drafter.
+IMPORTED = changed(*FEW, "distill.shape=manual")  # A target of this size does not gain from a drafter.
 RUN = {
     "ptp-train --help": "",
     "ptp-train target --help": "",
@@ -152,17 +152,19 @@ def known_options(words: list[str]) -> None:
             planned(options)
         case ["ptp-train", name, *options]:
             commands.parse(name, options)
+        case ["ptp-engine", "--help"]:
+            pass
         case ["ptp-engine", role, *options] | [_, "-m", "ptp_engine", role, *options] if options != ["--help"]:
             engine_cli.parser_of(role).parse_args(options)
         case ["torchrun", *options]:
             args = get_args_parser().parse_args(options)
             assert args.module and args.training_script == "ptp_engine"
             engine_cli.parser_of(args.training_script_args[0]).parse_args(args.training_script_args[1:])
-        case ["pip", "install", "-e", package]:
+        case ["pip", "install", *_, package]:
             extra = package[package.index("[") + 1 : -1]
             assert re.search(rf"^{extra} = \[", (ROOT / "training/pyproject.toml").read_text(), re.M)
         case [_, "-m", module, *_]:
-            assert module in ("venv", "sglang.launch_server") or importlib.util.find_spec(module)
+            assert module in ("venv", "twine", "sglang.launch_server") or importlib.util.find_spec(module)
         case ["tensorboard", option, _]:
             assert option == "--logdir"
         case [_, script, *options]:
