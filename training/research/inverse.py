@@ -53,6 +53,7 @@ def check(args: argparse.Namespace) -> None:
         require(
             given in wanted, f"--{name} must be {' or '.join(wanted)}, got {given}: `inverse` trains without a teacher"
         )
+    require(not args.shortlist, f"--shortlist must be 0, got {args.shortlist}: `inverse` learns all tokens of the text")
     require(args.length < args.context, f"--length must be in [1, {args.context - 1}], got {args.length}")
 
 

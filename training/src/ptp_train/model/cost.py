@@ -106,9 +106,10 @@ def chosen(d: DrafterConfig) -> DrafterConfig:
     best = next((s for s in candidates if draft_cost(s).ms <= SHARE * verify), candidates[-1])
     if gain(best) < LEAST_GAIN:
         raise SystemExit(
-            f"--shape must be given for this target: a draft of {DRAFT} would take {draft_cost(best).ms / verify:.2f} of a "
-            f"verify of {DRAFT + 1}, so decoding would be {gain(best):.2f} times as fast as without drafts (at least "
-            f"{LEAST_GAIN} is worth the training)"
+            f"a drafter is not worth its training for this target: a draft of {DRAFT} would take "
+            f"{draft_cost(best).ms / verify:.2f} of the time of a verify of {DRAFT + 1}, so decoding would be "
+            f"{gain(best):.2f} times as fast as without drafts (at least {LEAST_GAIN} is needed). To train one anyway, set "
+            "--shape manual"
         )
     return best
 

@@ -27,6 +27,9 @@ from .fit import add_fit_arguments, add_steps_and_rates, fit
 from .losses import LOSSES
 from .samples import GENERATED
 
+SHAPE = {"kind": "reader", "source": "0,1,3", "rank": 128, "shortlist": 0}
+"""Default shape of a drafter."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
@@ -50,18 +53,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=pathlib.Path,
         help="drafter to continue from, which must have the same shape, or is grown if the target is larger",
     )
-    add(
-        "--shortlist",
-        type=integer(0),
-        default=0,
-        help="number of tokens that the drafter may propose: the most frequent ones in --samples (0: all tokens)",
-    )
+    defaults = ", ".join(f"--{name} {value}" for name, value in SHAPE.items())
+    parser.set_defaults(**dict.fromkeys(SHAPE))  # So that `check` knows which of these options were given.
     add(
         "--shape",
-        choices=("given", "auto"),
-        default="given",
-        help="auto: choose --kind, --source, --rank and --shortlist so that a draft call takes at most a third of a verify "
-        "call (model/cost.py)",
+        choices=("manual", "auto"),
+        default="manual",
+        help=f"manual: {defaults}, unless given; auto: choose these so that a draft call takes at most a third of a "
+        "verify call (model/cost.py)",
     )
     add("--loss", choices=LOSSES, default="kl", help="loss against the target")
     add("--completions", type=integer(1), default=256, help="drafts per step")
@@ -84,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_drafter_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the settings of `DrafterConfig`."""
     add = parser.add_argument
-    add("--kind", choices=KINDS, default="reader", help="kind of drafter (see model/drafter.py)")
+    add("--kind", choices=KINDS, default=SHAPE["kind"], help="kind of drafter (see model/drafter.py)")
     add("--method", choices=METHODS, default="c", help="prediction method: O-PTP, C-PTP or independent")
     add("--pick", choices=("cdf", "tree"), default="tree", help="rule by which uniforms choose a token")
     parser.set_defaults(embedding="fourier")
@@ -94,11 +93,19 @@ def add_drafter_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--source",
         type=matching(r"\d+(,\d+)*", "comma-separated layer numbers"),
-        default="0,1,3",
+        default=SHAPE["source"],
         help="context layers that provide keys, values and initial weights for the drafter's layers",
     )
     add("--length", type=integer(1, 64), default=8, help="L, the number of positions per draft")
-    add("--rank", type=integer(0, 4096), default=128, help="rank of the sequential head; 0 means no such head")
+    add(
+        "--rank", type=integer(0, 4096), default=SHAPE["rank"], help="rank of the sequential head; 0 means no such head"
+    )
+    add(
+        "--shortlist",
+        type=replace(integer(0), accepts=lambda n: n == 0 or n > 1, limits="0 or an integer of at least 2"),
+        default=SHAPE["shortlist"],
+        help="number of tokens that the drafter may propose: the most frequent ones in --samples (0: all tokens)",
+    )
     add("--lora-rank", type=integer(1, 4096), default=64, help="rank of the adapters of a lora drafter")
     add(
         "--width",
@@ -109,8 +116,12 @@ def add_drafter_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    chooses = args.shape == "given" or args.method == "c"
-    require(chooses, f"--method must be c with --shape auto, got {args.method}")
+    if args.shape == "auto":
+        for name in (*SHAPE, "init", "from_target"):
+            missing = getattr(args, name) is None or getattr(args, name) is False
+            require(missing, f"--{name.replace('_', '-')} must not be given with --shape auto")
+        require(args.method == "c", f"--method must be c with --shape auto, got {args.method}")
+    args = with_defaults(args)
     learns_tokens = args.method != "o" or args.loss == "ce"
     require(learns_tokens, f"--loss must be ce with --method o, got {args.loss}: this method learns only tokens")
     copies = args.kind == "separate" or not args.from_target
@@ -150,17 +161,20 @@ def drafter_config(args: argparse.Namespace, target: Config) -> DrafterConfig:
         k: getattr(args, k)
         for k in ("length", "kind", "method", "pick", "embedding", "frequencies", "rank", "lora_rank")
     }
-    wanted = getattr(args, "shortlist", 0)
-    shared["shortlist"] = wanted if wanted < target.vocab else 0
+    shared["shortlist"] = args.shortlist if args.shortlist < target.vocab else 0
     return DrafterConfig(target, source, own=own, **shared)
 
 
+def with_defaults(args: argparse.Namespace) -> argparse.Namespace:
+    """Returns the settings with the default shape where none is given."""
+    return argparse.Namespace(**{k: SHAPE[k] if v is None and k in SHAPE else v for k, v in vars(args).items()})
+
+
 def shaped(args: argparse.Namespace, target: Config) -> argparse.Namespace:
-    """Returns the settings with the shape that --shape auto chooses, and prints it."""
-    if args.shape == "given":
-        return args
+    """Returns the settings with the shape that --shape decides."""
+    if args.shape == "manual":
+        return with_defaults(args)
     config = cost.chosen(DrafterConfig(target, length=args.length, method=args.method, pick=args.pick))
-    print(cost.summary(config), flush=True)
     shape = {"kind": config.kind, "rank": config.rank, "shortlist": config.shortlist}
     return argparse.Namespace(**vars(args) | shape | {"source": ",".join(map(str, config.source))})
 
@@ -248,7 +262,8 @@ def untrained(
     decide the shortlist.
     """
     config = drafter_config(args, target.config)
-    ids = samples.frequent(config.shortlist, target.config.vocab) if samples and config.shortlist else None
+    require(samples is not None or not config.shortlist, f"--shortlist must be 0 without samples, got {args.shortlist}")
+    ids = samples.frequent(config.shortlist, target.config.vocab) if config.shortlist else None
     drafter = form(config, None if args.kind == "separate" else target, ids)
     if args.from_target:
         drafter.start_from(target, layers_of(args))
@@ -260,6 +275,8 @@ def run(args: argparse.Namespace, form: type[Drafter] = Drafter) -> None:
     place = device()
     target = load_target(args.target).requires_grad_(False)
     args = shaped(args, target.config)
+    if args.shape == "auto":
+        print(cost.summary(drafter_config(args, target.config)), flush=True)
     samples = Samples(args.samples, "train", place)
     drafter = start(args, target, samples, form).to(place)
     target.to(place)
