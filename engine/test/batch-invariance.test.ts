@@ -37,6 +37,7 @@ test('the check detects an engine whose last bit depends on the size of the run'
     },
   });
   expect((await checkBatchInvariance(unsteady)).invariant).toBe(false);
+  expect((await checkBatchInvariance(unsteady, 0)).invariant).toBe(false);
 });
 
 test('a target whose graph writes into its caches is batch-invariant, and its results have the same bits', async () => {
