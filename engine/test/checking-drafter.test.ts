@@ -174,6 +174,7 @@ test('the feeds of a check: blocks and uniforms of unequal length, a slot withou
       { at: 3, tokens: [10, 11, 12], sampling, block: 2, length: 4, u },
     ],
     1,
+    2,
   );
   expect(feeds.check_rows).toMatchObject({ dims: [2, 3], data: BigInt64Array.from([0n, 0n, 0n, 2n, 3n, 4n]) });
   expect(feeds.check_tokens).toMatchObject({ data: BigInt64Array.from([-1n, -1n, -1n, 11n, 12n, -1n]) });

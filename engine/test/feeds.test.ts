@@ -1,9 +1,12 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { bindCaches } from '../src/onnx/cache-binding.ts';
 import { causalMask, contextFeeds, padded, paddedLength } from '../src/onnx/context-feeds.ts';
 import { branchMask, draftFeeds, gridFeeds, positionsOf } from '../src/onnx/draft-feeds.ts';
 import { SequenceCache } from '../src/onnx/kv-cache.ts';
+import type { OnnxModel } from '../src/onnx/model.ts';
 import { pickFeeds } from '../src/onnx/target-feeds.ts';
+import { float32 } from '../src/onnx/tensors.ts';
 import { adjusted } from '../src/testing/reference-sampler.ts';
 
 const sampling = { temperature: 0.7, topK: 50, topP: 0.9 };
@@ -33,7 +36,7 @@ describe('masks', () => {
 
 describe('feeds', () => {
   test('pack the slots one after another', () => {
-    const feeds = contextFeeds([padded({ at: 3, tokens: [7] }), { at: 0, tokens: [1, 2, 3] }]);
+    const feeds = contextFeeds([padded({ at: 3, tokens: [7] }, 2), { at: 0, tokens: [1, 2, 3] }]);
     expect(feeds.ids).toMatchObject({ dims: [1, 5], data: BigInt64Array.of(7n, 0n, 1n, 2n, 3n) });
     expect(feeds.pos?.data).toEqual(BigInt64Array.of(3n, 4n, 0n, 1n, 2n));
     expect(feeds.splits?.data).toEqual(BigInt64Array.of(2n, 3n));
@@ -44,8 +47,8 @@ describe('feeds', () => {
 
   test('pad a single token unless its row needs no second one', () => {
     const slot = { at: 3, tokens: [7] };
-    expect([padded(slot).tokens, padded(slot, 1).tokens]).toEqual([[7, 0], [7]]);
-    expect([paddedLength(slot), paddedLength(slot, 1)]).toEqual([2, 1]);
+    expect([padded(slot, 2).tokens, padded(slot, 1).tokens]).toEqual([[7, 0], [7]]);
+    expect([paddedLength(slot, 2), paddedLength(slot, 1)]).toEqual([2, 1]);
   });
 
   test('request at least two picks', () => {
@@ -150,6 +153,19 @@ describe('feeds', () => {
       }),
     );
   });
+});
+
+test.each([1, 2])('new rows go into the cache of their slot if slots have at least %i rows', (minRows) => {
+  const caches = new Map([0, 1].map((sequence) => [sequence, new SequenceCache(1, 1, 8)]));
+  const slots = [0, 1].map((sequence) => ({ sequence, at: 0, tokens: [5] }));
+  for (const cache of caches.values()) cache.prepare(0, minRows);
+  const model = { inPlace: false, layers: 1, heads: 1, rowWidth: 1, minRows } as OnnxModel;
+  const rows = float32(
+    Float32Array.from({ length: 2 * minRows }, (_, row) => row),
+    [1, 2 * minRows, 1],
+  );
+  bindCaches(model, caches).finish(slots, { nk0: rows, nv0: rows });
+  expect(slots.map(({ sequence }) => caches.get(sequence)?.view('keys', 0, 0, 1)[0])).toEqual([0, minRows]);
 });
 
 test('a cache grows by a quarter, up to its limit, and keeps its rows', () => {

@@ -72,7 +72,7 @@ function extendedInPlace(
  * Graphs that read pk{layer}_{slot} and pv{layer}_{slot}, which are views of the valid rows, and return all new rows in
  * nk{layer} and nv{layer}.
  */
-function appendedRows({ rowWidth }: OnnxModel, layers: readonly number[], caches: Caches): CacheBinding {
+function appendedRows({ rowWidth, minRows }: OnnxModel, layers: readonly number[], caches: Caches): CacheBinding {
   return {
     feeds(slots) {
       const feeds: Feeds = {};
@@ -93,7 +93,7 @@ function appendedRows({ rowWidth }: OnnxModel, layers: readonly number[], caches
       let start = 0;
       for (const slot of slots) {
         caches.get(slot.sequence)?.append(slot.tokens, { keys, values }, start);
-        start += paddedLength(slot);
+        start += paddedLength(slot, minRows);
       }
     },
   };

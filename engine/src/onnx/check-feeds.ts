@@ -16,14 +16,16 @@ const idleCheck: BlockCheck = { block: 0, length: 1 };
  * Returns the inputs and outputs of a drafter that checks blocks.
  *
  * @param dimensions the number of uniforms per position, D
+ * @param minRows see `OnnxModel.minRows`
  */
-export function checkIo(dimensions: number): GraphIo<DraftSlot, DraftOutput> {
+export function checkIo(dimensions: number, minRows: number): GraphIo<DraftSlot, DraftOutput> {
   return {
     idle: idleDraft,
     feeds: (slots) =>
       checkFeeds(
         slots.map((slot) => checkPart(slot, dimensions)),
         dimensions,
+        minRows,
       ),
     outputs(slots, results) {
       const accepted = intResult(results, 'accepted');
@@ -57,7 +59,7 @@ function checkPart({ at, tokens, sampling, uniforms, check = idleCheck }: DraftS
  * uniforms [B, C + K, D]; steps [1]; the sampling parameters [B, 1]. See `feature_graph` in
  * training/src/ptp_train/export.
  */
-export function checkFeeds(parts: readonly CheckPart[], dimensions: number): Feeds {
+export function checkFeeds(parts: readonly CheckPart[], dimensions: number, minRows: number): Feeds {
   const columns = 1 + Math.max(...parts.map(({ block }) => block));
   // The check already yields the first drafted token.
   const steps = Math.max(1, ...parts.map(({ length }) => length - 1));
@@ -74,7 +76,7 @@ export function checkFeeds(parts: readonly CheckPart[], dimensions: number): Fee
       tokens.push(k < block ? (own[own.length - block + k] as number) : -1);
     }
     uniforms.set(u, i * width);
-    start += paddedLength(part);
+    start += paddedLength(part, minRows);
   }
   const table = [parts.length, columns];
   const column = [parts.length, 1];

@@ -28,7 +28,7 @@ export const MIN_ROWS = 2;
  *
  * @param minRows 1 for graphs whose results for a single row do not differ (`OnnxModel.minRows`)
  */
-export function paddedLength({ tokens }: Pick<Context, 'tokens'>, minRows = MIN_ROWS): number {
+export function paddedLength({ tokens }: Pick<Context, 'tokens'>, minRows: number): number {
   return Math.max(minRows, tokens.length);
 }
 
@@ -36,7 +36,7 @@ export function paddedLength({ tokens }: Pick<Context, 'tokens'>, minRows = MIN_
  * Pads a slot to at least `minRows` tokens. The padding comes last, so no other token attends to it, and the results
  * for it are discarded.
  */
-export function padded({ at, tokens }: Context, minRows = MIN_ROWS): Context {
+export function padded({ at, tokens }: Context, minRows: number): Context {
   return tokens.length < minRows ? { at, tokens: [tokens[0] ?? 0, 0] } : { at, tokens };
 }
 

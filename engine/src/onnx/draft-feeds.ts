@@ -24,12 +24,13 @@ const idleBranch: BranchRequest = { visible: 1, length: 1 };
  * Returns the inputs and outputs of a drafter that drafts planned branches.
  *
  * @param dimensions the number of uniforms per position, D
+ * @param minRows see `OnnxModel.minRows`
  */
-export function branchIo(dimensions: number): GraphIo<DraftSlot, DraftOutput> {
+export function branchIo(dimensions: number, minRows: number): GraphIo<DraftSlot, DraftOutput> {
   return {
     idle: idleDraft,
     feeds(slots, cachedTokens) {
-      const parts = slots.map((slot) => draftPart(slot, cachedTokens(slot), dimensions));
+      const parts = slots.map((slot) => draftPart(slot, cachedTokens(slot), dimensions, minRows));
       return draftFeeds(parts, dimensions);
     },
     outputs(slots, results) {
@@ -53,8 +54,13 @@ export function branchIo(dimensions: number): GraphIo<DraftSlot, DraftOutput> {
  * Adds the uniforms of each branch of a slot, and the token before it. This token is either one of the slot's tokens or
  * in the cache.
  */
-function draftPart(slot: DraftSlot, cachedTokens: Int32Array | undefined, dimensions: number): DraftPart {
-  const context = slot.at + paddedLength(slot);
+function draftPart(
+  slot: DraftSlot,
+  cachedTokens: Int32Array | undefined,
+  dimensions: number,
+  minRows: number,
+): DraftPart {
+  const context = slot.at + paddedLength(slot, minRows);
   const requests = slot.branches.length > 0 ? slot.branches : [idleBranch];
   const branches = requests.map((branch) => {
     const index = branch.visible - 1;

@@ -18,7 +18,7 @@ let stopping = false;
 
 const { uniformsPerPosition: dimensions, vocabulary } = model.info;
 const target = targetIo(dimensions, vocabulary, model.minRows);
-const drafter = model.checksBlocks ? checkIo(dimensions) : branchIo(dimensions);
+const drafter = model.checksBlocks ? checkIo(dimensions, model.minRows) : branchIo(dimensions, model.minRows);
 
 let queue: Promise<void> = Promise.resolve();
 port.on('message', (message: ToWorker) => {
