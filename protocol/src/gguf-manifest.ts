@@ -32,7 +32,7 @@ const STORED_FROM = 10_000;
 
 type GgufManifest = ReturnType<typeof manifestOf>;
 
-/** Headers that this process has read, keyed by the identity of the files. */
+/** Headers that this process has read, by `headerKey`. */
 const headers = new Map<string, ReturnType<typeof readHeader>>();
 
 /**
@@ -42,7 +42,7 @@ const headers = new Map<string, ReturnType<typeof readHeader>>();
  * @throws PtpError `failed_precondition` if the file is missing, truncated or not a language model
  */
 export async function ggufManifest(path: string): Promise<GgufManifest> {
-  const stored = new CachedJson('gguf', [FORMAT, await ggufIdentity(path)], process.env);
+  const stored = new CachedJson('gguf', [FORMAT, await headerKey(path)], process.env);
   const known = await stored.read();
   if (known) return known as GgufManifest;
   const { manifest } = await header(path);
@@ -55,9 +55,14 @@ export async function ggufTokens(path: string): Promise<readonly string[]> {
   return (await header(path)).tokens;
 }
 
+/** Identifies a header by the content of its files, and by the name from which a model's id may come. */
+async function headerKey(path: string): Promise<string> {
+  return JSON.stringify([basename(path), await ggufIdentity(path)]);
+}
+
 /** Reads a header once per process. */
 async function header(path: string) {
-  const key = JSON.stringify(await ggufIdentity(path));
+  const key = await headerKey(path);
   const read = headers.get(key) ?? readHeader(path);
   headers.set(key, read);
   read.catch(() => headers.delete(key));

@@ -165,4 +165,5 @@ test('the identity of a split model covers all parts, and a link has the identit
   const link = join(dir, 'links', 'other.gguf');
   await symlink(path, link);
   expect(await ggufIdentity(link)).toEqual(await ggufIdentity(path));
+  expect([(await loadManifest(path)).id, (await loadManifest(link)).id]).toEqual(['model', 'other']);
 });
