@@ -61,7 +61,7 @@ function ignoreSoftwareAdapters(): void {
 function problemOf({ kind, inPlace }: OnnxModel, error: unknown): string {
   if (inPlace) return `the ${kind} extends its caches in place, which works only in the memory of the CPU`;
   const { cause = error } = error as { cause?: unknown };
-  const text = cause instanceof Error ? cause.message : String(cause);
+  const text = cause instanceof Error ? cause.message : `its thread ended with status ${cause}`;
   const known = CAUSES.find(([pattern]) => pattern.test(text))?.[1];
   return known ?? `the ${kind} does not start on the GPU: ${text.split('\n')[0]}`;
 }

@@ -28,9 +28,10 @@ afterEach(() => {
 });
 
 /** Starts a model like a worker whose GPU fails with a message. */
-const start = (failure?: string) =>
+const start = (failure?: string | number) =>
   vi.fn(async ({ device, info }: OnnxModel) => {
-    if (device === 'webgpu' && failure) throw new Error('the target cannot be loaded', { cause: new Error(failure) });
+    const cause = typeof failure === 'string' ? new Error(failure) : failure;
+    if (device === 'webgpu' && failure) throw new Error('the target cannot be loaded', { cause });
     return { device, name: info.device, fingerprint: info.fingerprint };
   });
 
@@ -52,6 +53,7 @@ test.each([
   ['Failed to get a WebGPU device: limits', 'the driver of the GPU opens no WebGPU device: update the driver'],
   ['this build of onnxruntime has no WebGPU', /^onnxruntime-node has no WebGPU for \w+ on \w+/],
   ['no kernel for Foo\n  at bar', 'the target does not start on the GPU: no kernel for Foo'],
+  [1, 'the target does not start on the GPU: its thread ended with status 1'],
 ])('a failed start on a GPU is an error with the next step, or the CPU for `auto`: %s', async (failure, problem) => {
   const error = await startOnDevice(model, { device: 'webgpu', logger }, start(failure)).catch((reason) => reason);
   expect(error).toMatchObject({ code: 'failed_precondition', field: 'PTP_DEVICE' });
