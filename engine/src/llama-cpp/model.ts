@@ -40,7 +40,7 @@ export interface LoadedGguf {
  */
 export async function loadGguf(options: EngineOptions): Promise<LoadedGguf> {
   const { dir: modelPath, contextLength, gpuLayers = 'auto' } = options;
-  const [manifest, files] = [await loadManifest(modelPath, contextLength), await ggufIdentity(modelPath)];
+  const [manifest, files] = await Promise.all([loadManifest(modelPath, contextLength), ggufIdentity(modelPath)]);
   const errors: string[] = [];
   const llama = await startLlama({
     logLevel: 'error',
