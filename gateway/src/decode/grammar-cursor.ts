@@ -33,8 +33,10 @@ export class GrammarCursor {
    */
   affordable(block: Block): Block {
     const deadline = performance.now() + MASKS_MILLIS;
-    for (const [length, { mask }] of this.#along(block.tokens).entries()) {
-      if (mask && length < block.tokens.length && performance.now() > deadline) return cut(block, 0, length);
+    for (const [length, state] of this.#along(block.tokens).entries()) {
+      // Computes the mask, which can take milliseconds.
+      state.mask;
+      if (length < block.tokens.length && performance.now() > deadline) return cut(block, 0, length);
     }
     return block;
   }
