@@ -1,6 +1,16 @@
 import { once } from 'node:events';
 import { connect, createServer, type ListenOptions, type NetConnectOpts, type Socket } from 'node:net';
 
+/** One direction of a connection. */
+interface Direction {
+  readonly to: Socket;
+  readonly fromService: boolean;
+  /** Chunks that were received and not yet sent. */
+  readonly waiting: Buffer[];
+  /** Time at which the last chunk is sent. */
+  dueMs: number;
+}
+
 /** A TCP proxy in front of one service. It behaves like a bad network. */
 export class BadNetwork {
   readonly #server = createServer((socket) => this.#accept(socket));
@@ -44,8 +54,9 @@ export class BadNetwork {
       [near, far],
       [far, near],
     ] as const) {
+      const direction: Direction = { to, fromService: from === far, waiting: [], dueMs: 0 };
       this.#sockets.add(from);
-      from.on('data', (chunk) => this.#pass(chunk, from === far, to));
+      from.on('data', (chunk) => this.#pass(chunk, direction));
       from.on('error', () => {});
       from.on('close', () => {
         this.#sockets.delete(from);
@@ -54,18 +65,23 @@ export class BadNetwork {
     }
   }
 
-  #pass(chunk: Buffer, fromService: boolean, to: Socket): void {
+  #pass(chunk: Buffer, direction: Direction): void {
+    const { to, waiting } = direction;
     if (this.silent) return;
-    if (fromService && this.corrupt > 0 && chunk.length > 0) {
+    if (direction.fromService && this.corrupt > 0 && chunk.length > 0) {
       this.corrupt--;
       const at = Math.floor(chunk.length / 2);
       chunk[at] = (chunk[at] as number) ^ 0xff;
     }
-    const write = () => {
-      if (!to.destroyed) to.write(chunk);
+    waiting.push(chunk);
+    const writeNext = () => {
+      const next = waiting.shift();
+      if (next && !to.destroyed) to.write(next);
     };
-    // Timers with equal delays fire in order, so chunks are not reordered.
-    if (this.delayMs > 0) setTimeout(write, this.delayMs);
-    else write();
+    // A chunk is due no earlier than the one before it, also when the delay has become shorter.
+    const now = performance.now();
+    direction.dueMs = Math.max(direction.dueMs, now + this.delayMs);
+    if (direction.dueMs > now) setTimeout(writeNext, direction.dueMs - now);
+    else writeNext();
   }
 }

@@ -1,7 +1,4 @@
-/**
- * Is loaded into the gateway's process before its main script: resolves the names of the fleet, and records the delay of
- * the event loop.
- */
+/** Preload script of the gateway: resolves the fleet's names and records the delay of the event loop. */
 import dns from 'node:dns/promises';
 import { syncBuiltinESMExports } from 'node:module';
 import { recordLoopDelay } from './loop-delay.ts';

@@ -1,5 +1,6 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { createHistogram, type Histogram, monitorEventLoopDelay } from 'node:perf_hooks';
+import { writeWhole } from './write-whole.ts';
 
 /** Interval in milliseconds at which the event loop is expected to run. The delay is the time beyond it. */
 const RESOLUTION_MS = 10;
@@ -57,7 +58,7 @@ export function timeHeld({ delay, cpu }: LoopDelays, idle?: LoopDelays): number 
 export function recordLoopDelay(path: string): void {
   const measured = measureLoopDelay();
   process.on('SIGUSR2', measured.reset);
-  setInterval(() => writeFileSync(path, JSON.stringify(measured.read())), WRITE_MS).unref();
+  setInterval(() => writeWhole(path, JSON.stringify(measured.read())), WRITE_MS).unref();
 }
 
 export function readLoopDelay(path: string): LoopDelays {

@@ -1,4 +1,5 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
+import { writeWhole } from './write-whole.ts';
 
 /** Environment variable with the path of the file of names. */
 export const NAMES_FILE = 'CHAOS_NAMES_FILE';
@@ -24,7 +25,7 @@ export class Names {
   }
 
   #write(): void {
-    writeFileSync(this.#path, JSON.stringify(this.#addresses));
+    writeWhole(this.#path, JSON.stringify(this.#addresses));
   }
 }
 
