@@ -30,7 +30,7 @@ const partOfFault = (text: string): string => {
 await new Command('npm run chaos --')
   .configureHelp({ helpWidth: 100 })
   .description(
-    'Starts a gateway, verifiers and drafters as processes that communicate over TCP with mutual TLS. Every second verifier and drafter has its engine in another process. Kills and stops the services and engines, cuts and delays their connections and corrupts their bytes, adds and removes replicas, half renews certificates, and attacks the gateway with resets, hang-ups and stalled bodies, while they decode texts that are known in advance. No text may be wrong, no started stream may be lost, and no request may get a status such as 500.',
+    'Starts a gateway, verifiers and drafters as processes that communicate over TCP with mutual TLS. Every second verifier and drafter has its engine in another process. Kills and stops the services and engines, cuts and delays their connections and corrupts their bytes, adds and removes replicas, replaces certificates before their keys, and attacks the gateway with resets, hang-ups and stalled bodies, while they decode texts that are known in advance. No text may be wrong, no started stream may be lost, and no request may get a status such as 500.',
   )
   .addOption(new Option('--minutes <n>', 'duration').argParser(positive).default(2))
   .addOption(integerOption('--seed <n>', 'seed of the requests and of the fault schedule', 1))

@@ -1,13 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Random } from '../random.ts';
 import type { Fault } from './faults/fault.ts';
-import { engineFaults, fleetFaults, nodeFaults } from './faults/index.ts';
+import { engineFaults, fleetFaults, nameOf, nodeFaults } from './faults/index.ts';
 import type { Fleet } from './fleet.ts';
 
 /** A fault and the part of the fleet that can have it. */
 interface Candidate {
   readonly name: string;
-  /** What has at most one fault at a time: a service with its engine, or one fault of the whole fleet. */
+  /** Part that has at most one fault at a time: a service with its engine, or a fault of the whole fleet. */
   readonly place: object;
   inject(random: Random): Promise<void>;
 }
@@ -42,7 +42,9 @@ export async function injectFaults(
     onFault(name);
     running.set(
       place,
-      inject(random).finally(() => running.delete(place)),
+      inject(random)
+        .catch((error) => void fleet.broken.push(`${name}: ${(error as Error).message}`))
+        .finally(() => running.delete(place)),
     );
   }
   await Promise.all(running.values());
@@ -64,7 +66,7 @@ function candidates(fleet: Fleet): Candidate[] {
 
 function candidate<Part>(fault: Fault<Part>, part: Part, place: object, kind?: string): Candidate {
   return {
-    name: kind ? `${kind} ${fault.name}` : fault.name,
+    name: nameOf(fault, kind),
     place,
     async inject(random) {
       const state = await fault.start(part, random);

@@ -36,4 +36,12 @@ export const fleetFaults: readonly FleetFault<any>[] = [
 /** Faults that this machine lacks a program for. */
 export const skipped: readonly string[] = hasHaproxy ? [] : [`${sharedConnections.name} (haproxy is not installed)`];
 
-export const FAULT_NAMES: readonly string[] = [...nodeFaults, ...engineFaults, ...fleetFaults].map(({ name }) => name);
+/** Returns the name of a fault in the result and in `--only`. @param kind kind of the service, if the fault is of one */
+export function nameOf({ name }: { readonly name: string }, kind?: string): string {
+  return kind ? `${kind} ${name}` : name;
+}
+
+export const FAULT_NAMES: readonly string[] = [
+  ...['verifier', 'drafter'].flatMap((kind) => [...nodeFaults, ...engineFaults].map((fault) => nameOf(fault, kind))),
+  ...fleetFaults.map((fault) => nameOf(fault)),
+];

@@ -1,4 +1,4 @@
-import type { Node } from '../node.ts';
+import type { Replica } from '../fleet.ts';
 import type { FleetFault, NodeFault } from './fault.ts';
 
 /** Streams on the node continue. The last address of a name stays in use. */
@@ -10,9 +10,9 @@ export const removed: NodeFault = {
 };
 
 /** Another verifier serves for a while. */
-export const added: FleetFault<Node> = {
+export const added: FleetFault<Replica> = {
   name: 'replica added behind DNS, and removed again',
   lasts: [6000, 12_000],
   start: (fleet) => fleet.addVerifier(),
-  stop: (fleet, node) => fleet.removeVerifier(node),
+  stop: (fleet, replica) => fleet.removeVerifier(replica),
 };

@@ -1,31 +1,58 @@
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { connect as connectTls } from 'node:tls';
+import type { Tls } from '@ptp/protocol/credentials';
+import type { Door } from '../fleet.ts';
+import { connectTls } from '../handshake.ts';
 import type { FleetFault } from './fault.ts';
 
 const PAUSE_MS = 20;
+/** Time in milliseconds for a process that was hung or restarted meanwhile to complete a handshake. */
+const GRACE_MS = 60_000;
+
+interface Storm {
+  readonly over: AbortController;
+  readonly doors: readonly Door[];
+  /** Ports of the servers that have completed a handshake. */
+  readonly completed: Set<number>;
+}
 
 /** Resets connections as soon as their handshake has ended, as the health checks of load balancers do. */
-export const tlsResets: FleetFault<AbortController> = {
+export const tlsResets: FleetFault<Storm> = {
   name: 'connections reset after their TLS handshake',
   lasts: [1000, 4000],
-  start({ doors }) {
-    const over = new AbortController();
-    const resetAll = async () => {
-      for (let i = 0; !over.signal.aborted; i++) {
-        handshakeThenReset(doors[i % doors.length] as number);
-        await sleep(PAUSE_MS);
-      }
-    };
-    void resetAll();
-    return over;
+  start({ doors, tls }) {
+    const storm = { over: new AbortController(), doors, completed: new Set<number>() };
+    void resetAll(storm, tls);
+    return storm;
   },
-  stop: (_, over) => over.abort(),
+  async stop({ broken, tls }, { over, doors, completed }) {
+    over.abort();
+    const until = performance.now() + GRACE_MS;
+    for (const { member, port } of doors) {
+      for (; member.running && !completed.has(port) && performance.now() < until; await sleep(100)) {
+        handshakeThenReset(port, tls, 'session', completed);
+      }
+      if (member.running && !completed.has(port)) broken.push(`no TLS handshake at a port of the ${member.kind}`);
+    }
+  },
 };
 
-function handshakeThenReset(port: number): void {
-  const raw = connect(port, '127.0.0.1');
-  const reset = () => raw.resetAndDestroy();
-  const socket = connectTls({ socket: raw, host: '127.0.0.1', ALPNProtocols: ['h2'] }, reset);
-  for (const each of [raw, socket]) each.on('error', () => {});
+async function resetAll({ over, doors, completed }: Storm, tls: Tls): Promise<void> {
+  for (let round = 0; !over.signal.aborted; round++) {
+    for (const { port } of doors) {
+      handshakeThenReset(port, tls, round % 2 === 0 ? 'secureConnect' : 'session', completed);
+      await sleep(PAUSE_MS);
+    }
+  }
+}
+
+/**
+ * @param moment `secureConnect`: before the server has checked the client's certificate. `session`: afterwards, when the
+ *   server has sent a session ticket
+ */
+function handshakeThenReset(port: number, tls: Tls, moment: 'secureConnect' | 'session', completed: Set<number>): void {
+  const raw = connect(port, '127.0.0.1').on('error', () => {});
+  const socket = connectTls(port, { ...tls.identity, socket: raw });
+  socket.once(moment, () => raw.resetAndDestroy());
+  socket.once('session', () => completed.add(port));
 }
