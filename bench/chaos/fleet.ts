@@ -6,6 +6,7 @@ import { getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { Tls } from '@ptp/protocol/credentials';
 import { BadNetwork } from './bad-network.ts';
 import { Authority, type Identity } from './certificates.ts';
+import { newTally } from './clients.ts';
 import { freePort } from './free-port.ts';
 import { type LoopDelays, readLoopDelay } from './loop-delay.ts';
 import { Member, ROOT } from './member.ts';
@@ -16,8 +17,7 @@ const START_TIMEOUT_MS = 180_000;
 /** Longer than all verifiers can be down together, also on a busy machine. */
 const RECOVERY_SECONDS = '120';
 /** Time in milliseconds for the streams of a removed replica to end. */
-const LEAVE_MS = 3_000;
-
+const LEAVE_MS = 60_000;
 /** Number of times that a replica is asked for open sequences before it counts as unused. */
 const USE_CHECKS = 20;
 
@@ -32,20 +32,33 @@ export interface FleetOptions {
   readonly verifyTimeout: number;
 }
 
+/** A port on which a process listens. */
+export type Door = Pick<Node, 'member' | 'port'>;
+
+/** A verifier that was added, and the number of right answers before. */
+export interface Replica {
+  readonly node: Node;
+  readonly answers: number;
+}
+
 /** A gateway, verifiers and drafters. Each is a separate process. */
 export class Fleet {
   readonly verifiers: Node[] = [];
   readonly drafters: Node[] = [];
   /** Promises that the server has broken, as seen by faults. */
   readonly broken: string[] = [];
-  /** Number of replicas that were added, and of those that have served streams. */
-  readonly replicas = { added: 0, used: 0 };
+  /** Unexpected ends of processes. */
+  readonly crashes: string[] = [];
+  /** Outcomes of the clients' requests. */
+  readonly tally = newTally();
+  /** Number of replicas that were added and removed, of those that got streams, and of right answers meanwhile. */
+  readonly replicas = { added: 0, used: 0, answers: 0 };
   readonly authority: Authority;
   readonly gateway: Member;
   readonly port: number;
   readonly grpcPort: number;
-  /** Credentials of the client that counts open sequences. */
-  readonly #tls: Tls;
+  /** Credentials of clients that call the services directly. */
+  readonly tls: Tls;
   readonly #models: string;
   readonly #verifyTimeout: number;
   readonly #folder: string;
@@ -53,6 +66,7 @@ export class Fleet {
   readonly #ports: Readonly<Record<Service, number>>;
   /** Process that does nothing, whose event loop is compared with the gateway's. */
   readonly #idle: Member;
+  readonly #onCrash = (problem: string) => void this.crashes.push(problem);
   #addresses = 0;
 
   private constructor(folder: string, { models, verifyTimeout }: FleetOptions, ports: readonly number[]) {
@@ -64,7 +78,7 @@ export class Fleet {
     this.port = port;
     this.grpcPort = grpcPort;
     this.authority = new Authority(folder);
-    this.#tls = new Tls(this.authority.issue('gateway'));
+    this.tls = new Tls(this.authority.issue('gateway'));
     this.#names = new Names(join(folder, 'names.json'));
     this.#idle = new Member({
       kind: 'idle',
@@ -102,9 +116,10 @@ export class Fleet {
     return `https://127.0.0.1:${this.port}`;
   }
 
-  /** Ports of all servers: of the gateway's two APIs, and of all services. */
-  get doors(): number[] {
-    return [this.port, this.grpcPort, ...[...this.verifiers, ...this.drafters].map(({ port }) => port)];
+  /** All servers: the gateway's two APIs, and all services. */
+  get doors(): Door[] {
+    const { gateway: member, port, grpcPort } = this;
+    return [{ member, port }, { member, port: grpcPort }, ...this.verifiers, ...this.drafters];
   }
 
   /** Resolves when the gateway reaches a verifier and a drafter. */
@@ -120,22 +135,23 @@ export class Fleet {
 
   /** Returns the number of open sequences on all verifiers. */
   async openSequences(): Promise<number> {
-    const open = await Promise.all(this.verifiers.map((node) => openSequences(node, this.#tls)));
+    const open = await Promise.all(this.verifiers.map((node) => openSequences(node, this.tls)));
     return open.reduce((sum, count) => sum + count, 0);
   }
 
-  /** Adds a verifier, and waits until it serves. */
-  async addVerifier(): Promise<Node> {
-    this.replicas.added++;
+  /** Adds a verifier, and waits until it serves. @returns the verifier, and the number of right answers until then */
+  async addVerifier(): Promise<Replica> {
     const node = await this.#startNode('verifier');
     for (const until = performance.now() + START_TIMEOUT_MS; performance.now() < until; await sleep(200)) {
-      if ((await this.#openAt(node)) !== undefined) break;
+      if ((await this.#openAt(node)) !== undefined) return { node, answers: this.tally.right };
     }
-    return node;
+    await stopNode(node);
+    throw new Error(`the added verifier did not serve within ${START_TIMEOUT_MS / 1000} s`);
   }
 
-  /** Takes a verifier out of DNS, and stops it once its streams have ended or moved. */
-  async removeVerifier(node: Node): Promise<void> {
+  /** Takes a verifier out of DNS, and stops it once its streams have ended. @throws Error if they do not end */
+  async removeVerifier({ node, answers }: Replica): Promise<void> {
+    this.replicas.added++;
     for (let attempt = 0; attempt < USE_CHECKS; attempt++) {
       if (await this.#openAt(node)) {
         this.replicas.used++;
@@ -143,9 +159,15 @@ export class Fleet {
       }
       await sleep(200);
     }
+    this.replicas.answers += this.tally.right - answers;
     node.registration.remove();
-    await sleep(LEAVE_MS);
+    let open: number | undefined;
+    for (const until = performance.now() + LEAVE_MS; open !== 0 && performance.now() < until; await sleep(200)) {
+      open = await this.#openAt(node);
+    }
     await stopNode(node);
+    if (open === undefined) throw new Error('the removed verifier did not answer');
+    if (open > 0) throw new Error(`the removed verifier still had ${open} sequences after ${LEAVE_MS / 1000} s`);
   }
 
   /** Starts another measurement of the delays of event loops. */
@@ -167,7 +189,7 @@ export class Fleet {
 
   /** Returns the number of open sequences of a verifier, or undefined if it does not answer. */
   #openAt(node: Node): Promise<number | undefined> {
-    return openSequences(node, this.#tls).catch(() => undefined);
+    return openSequences(node, this.tls).catch(() => undefined);
   }
 
   #gateway(): Member {
@@ -190,7 +212,7 @@ export class Fleet {
     };
     const preload = ['--import', join(ROOT, 'bench', 'chaos', 'in-gateway.ts')];
     const command = [...preload, join(ROOT, 'gateway', 'src', 'main.ts')];
-    return new Member({ kind: 'gateway', env, command, identity });
+    return new Member({ kind: 'gateway', env, command, identity, onCrash: this.#onCrash });
   }
 
   async #startNode(kind: Service): Promise<Node> {
@@ -205,7 +227,7 @@ export class Fleet {
       PTP_DRAIN_SECONDS: '1',
       PTP_ENGINE: engine?.address,
     };
-    const member = new Member({ kind, env, identity });
+    const member = new Member({ kind, env, identity, engine: engine?.member, onCrash: this.#onCrash });
     member.start();
     const host = `127.0.1.${index + 1}`;
     const network = await BadNetwork.start({ port, host: '127.0.0.1' }, { port: this.#ports[kind], host });
@@ -222,7 +244,7 @@ export class Fleet {
     const address = `unix:${join(this.#folder, `engine-${index}.sock`)}`;
     const model = kind === 'verifier' ? 'target' : 'drafter';
     const command = [join(ROOT, 'bench', 'engine-worker.ts'), model, address, this.#models];
-    const member = new Member({ kind: 'engine', env: {}, command });
+    const member = new Member({ kind: 'engine', env: {}, command, onCrash: this.#onCrash });
     member.start();
     return { member, address };
   }

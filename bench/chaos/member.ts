@@ -16,6 +16,10 @@ export interface MemberOptions {
   /** Script and arguments. Default: the main script of the service. */
   readonly command?: readonly string[];
   readonly identity?: Identity;
+  /** Process that runs the model. The member may end unexpectedly after this process was killed or hung. */
+  readonly engine?: Member | undefined;
+  /** Called with a description of each other unexpected end. */
+  readonly onCrash?: (problem: string) => void;
 }
 
 /** One process of the fleet. It is restarted when it ends unexpectedly. */
@@ -24,15 +28,24 @@ export class Member {
   readonly identity: Identity | undefined;
   readonly #env: NodeJS.ProcessEnv;
   readonly #command: readonly string[];
+  readonly #engine: Member | undefined;
+  readonly #onCrash: (problem: string) => void;
+  /** Number of times that the process was ended or hung. */
+  #faults = 0;
+  /** Number of faults of the engine when the process was started. */
+  #engineFaults = 0;
   #child: ChildProcess | undefined;
   #ending = false;
   #restart: NodeJS.Timeout | undefined;
 
-  constructor({ kind, env, command = [join(ROOT, kind, 'src', 'main.ts')], identity }: MemberOptions) {
+  constructor(options: MemberOptions) {
+    const { kind, env, command = [join(ROOT, kind, 'src', 'main.ts')], identity, engine, onCrash = () => {} } = options;
     this.kind = kind;
     this.identity = identity;
     this.#env = env;
     this.#command = command;
+    this.#engine = engine;
+    this.#onCrash = onCrash;
   }
 
   start(): void {
@@ -42,10 +55,18 @@ export class Member {
       stdio: ['ignore', 'inherit', 'inherit'],
     });
     this.#child = child;
-    child.once('exit', () => {
-      if (this.#child === child && !this.#ending) this.#restart = setTimeout(() => this.start(), RESTART_MS);
+    child.once('exit', (code, signal) => {
+      if (this.#child !== child || this.#ending) return;
+      if (!this.#lostEngine) this.#onCrash(`${this.kind} ended unexpectedly: ${signal ?? `exit status ${code}`}`);
+      this.#restart = setTimeout(() => this.start(), RESTART_MS);
     });
     this.#ending = false;
+    this.#engineFaults = this.#engine?.running ? this.#engine.#faults : -1;
+  }
+
+  /** True if the engine was down when the process was started, or was ended or hung since. */
+  get #lostEngine(): boolean {
+    return this.#engine !== undefined && this.#engine.#faults !== this.#engineFaults;
   }
 
   get running(): boolean {
@@ -56,11 +77,17 @@ export class Member {
   get usage(): { readonly mb: number; readonly handles: number } {
     const pid = this.#child?.pid;
     if (!this.running || pid === undefined) return { mb: 0, handles: 0 };
-    const kilobytes = Number(execFileSync('ps', ['-o', 'rss=', '-p', String(pid)]));
-    return { mb: Math.round((kilobytes * 1024) / 1e6), handles: readdirSync(`/proc/${pid}/fd`).length };
+    try {
+      const kilobytes = Number(execFileSync('ps', ['-o', 'rss=', '-p', String(pid)]));
+      return { mb: Math.round((kilobytes * 1024) / 1e6), handles: readdirSync(`/proc/${pid}/fd`).length };
+    } catch {
+      // The process has just ended.
+      return { mb: 0, handles: 0 };
+    }
   }
 
   signal(signal: NodeJS.Signals): void {
+    if (signal === 'SIGSTOP') this.#faults++;
     if (this.running) this.#child?.kill(signal);
   }
 
@@ -68,6 +95,7 @@ export class Member {
   async end(signal: NodeJS.Signals): Promise<void> {
     clearTimeout(this.#restart);
     this.#ending = true;
+    this.#faults++;
     if (!this.running || !this.#child) return;
     const ended = once(this.#child, 'exit');
     this.#child.kill(signal);

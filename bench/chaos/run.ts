@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Random } from '../random.ts';
 import { machine, quantile } from '../statistics.ts';
-import { askQuestions, keepAsking, newTally, type Question } from './clients.ts';
+import { askQuestions, keepAsking, newTally, type Question, type Tally } from './clients.ts';
 import type { Fleet } from './fleet.ts';
 import { timeHeld } from './loop-delay.ts';
 import { injectFaults } from './schedule.ts';
@@ -11,6 +11,8 @@ import { type Usage, usageOf } from './usage.ts';
 const WATCH_MS = 10_000;
 /** Number of files and sockets by which the gateway's number may exceed that of its start after all faults. */
 const HANDLES_LEFT = 100;
+/** Number of right answers after which an added replica must have got a stream; with fewer, chance can keep it idle. */
+const ANSWERS_TO_USE = 20;
 
 type Counts = 'minutes' | 'seed' | 'streams' | 'pause' | 'questions' | 'loopDelay';
 export type RunOptions = Readonly<Record<Counts, number> & { faults: boolean; only: string }>;
@@ -22,8 +24,8 @@ export async function run(fleet: Fleet, options: RunOptions) {
   console.log(`${questions.length} questions with their answers`);
   const before = fleet.gateway.usage.handles;
   fleet.resetDelays();
-  const { faults, tally, usage } = await underLoad(fleet, questions, options);
-  const { delays } = fleet;
+  const { faults, usage } = await underLoad(fleet, questions, options);
+  const { delays, tally, replicas } = fleet;
   const held = timeHeld(delays.gateway, delays.idle);
   await fleet.ready();
   const left = await sequencesLeft(fleet);
@@ -32,15 +34,16 @@ export async function run(fleet: Fleet, options: RunOptions) {
   const { gaps, refused, errors, ...counts } = tally;
   const gap = (q: number) => Math.round(quantile(gaps, q));
   const promises = {
-    wrong: tally.wrong,
-    lost: tally.lost,
-    failed: tally.failed,
+    ...promisesOf(tally, faults.length, options.faults),
     sequences_left: left,
     sequences_left_after_gateway_crash: leftAfterCrash,
     handles_left: handles > HANDLES_LEFT ? handles : 0,
     loop_held_above_bound: held > options.loopDelay ? held : 0,
+    replicas_unused: replicas.used === 0 && replicas.answers >= ANSWERS_TO_USE ? replicas.added : 0,
+    crashes: fleet.crashes.length,
     broken: fleet.broken.length,
   };
+  const problems = [...new Set([...fleet.crashes, ...fleet.broken])];
   const result = {
     suite: options.faults ? 'chaos' : 'soak',
     machine: machine(),
@@ -54,14 +57,19 @@ export async function run(fleet: Fleet, options: RunOptions) {
     ...promises,
     loop_ms: { held, ...delays },
     gateway_handles: { before, after: before + handles },
-    replicas: fleet.replicas,
-    ...(fleet.broken.length > 0 && { problems: [...new Set(fleet.broken)] }),
+    replicas,
+    ...(problems.length > 0 && { problems }),
     ...(options.faults
       ? { by_fault: countsOf(faults) }
-      : { held: { first: usage[1], middle: usage[usage.length >> 1], last: usage.at(-1) } }),
+      : { usage: { first: usage[1], middle: usage[usage.length >> 1], last: usage.at(-1) } }),
   };
   const kept = Object.values(promises).every((count) => count === 0);
   return { result, kept, usage };
+}
+
+/** Returns what must be 0, whatever the faults: a run in which nothing worked, or nothing was injected, shows nothing. */
+export function promisesOf({ wrong, lost, failed, right }: Tally, faults: number, injecting: boolean) {
+  return { wrong, lost, failed, nothing_right: Number(right === 0), no_faults: Number(injecting && faults === 0) };
 }
 
 function countsOf(names: readonly string[]): Record<string, number> {
@@ -70,7 +78,8 @@ function countsOf(names: readonly string[]): Record<string, number> {
 
 async function underLoad(fleet: Fleet, questions: readonly Question[], options: RunOptions) {
   const { seed, minutes } = options;
-  const [faults, tally, usage]: [string[], ReturnType<typeof newTally>, Usage[]] = [[], newTally(), []];
+  const [faults, usage]: [string[], Usage[]] = [[], []];
+  const { tally } = fleet;
   const over = new AbortController();
   const clients = Array.from({ length: options.streams }, (_, i) =>
     keepAsking(fleet.url, questions, new Random(seed * 1000 + i), tally, over.signal),
@@ -89,7 +98,7 @@ async function underLoad(fleet: Fleet, questions: readonly Question[], options: 
   over.abort();
   await injecting;
   await Promise.all(clients);
-  return { faults, tally, usage };
+  return { faults, usage };
 }
 
 /** Returns the number of sequences that stay open after the last stream has ended. */
