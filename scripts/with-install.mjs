@@ -12,6 +12,7 @@ import { delimiter, join } from 'node:path';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
 import { runNpm } from './npm.mjs';
+import { ownNodePackage, spawnable } from './own-node.mjs';
 import { pruneNativeFiles } from './prune-native-files.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -55,9 +56,10 @@ function exit(problem) {
   process.exit(1);
 }
 
-function run([command, ...args]) {
+function run([command, ...given]) {
   const path = `${bin}${delimiter}${process.env.PATH ?? ''}`;
-  const child = spawn(command, args, { stdio: 'inherit', shell: windows, env: { ...process.env, PATH: path } });
+  const { file, args, shell } = spawnable(command, given, root);
+  const child = spawn(file, args, { stdio: 'inherit', shell, env: { ...process.env, PATH: path } });
   // A terminal sends SIGINT to the child as well, but SIGTERM reaches only this process.
   process.on('SIGINT', () => {});
   process.on('SIGTERM', () => child.kill('SIGTERM'));
@@ -72,9 +74,11 @@ const major = Number(process.versions.node.split('.')[0]);
 if (major < 20) exit(`needs Node 20 or later to start, got ${process.versions.node}`);
 const args = process.argv.slice(2);
 const serving = args[0] === '--serving';
+const tooOld = `needs Node 24 on ${process.platform} ${process.arch}, got ${process.versions.node}`;
+if (major < 24 && !packagesIn('package-lock.json')[ownNodePackage]) exit(tooOld);
 const reason = reasonToInstall(serving);
 if (reason) install(reason, serving);
 const command = serving ? args.slice(1) : args;
 const ownNode = existsSync(join(bin, windows ? 'node.cmd' : 'node'));
-if (major < 24 && !ownNode) exit(`needs Node 24 on ${process.platform} ${process.arch}, got ${process.versions.node}`);
+if (major < 24 && !ownNode) exit(tooOld);
 if (command.length > 0) run(command);

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
 import { localAddress } from '../scripts/local-address.ts';
+import { ownNodePackage, spawnable } from '../scripts/own-node.mjs';
 import { pruneNativeFiles } from '../scripts/prune-native-files.mjs';
 
 const ROOT = join(import.meta.dirname, '..');
@@ -24,6 +25,18 @@ test('after an install, only what this machine runs is kept of the native packag
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath, entry.name).slice(folder.length + 1));
   expect(found.sort()).toEqual(kept.sort());
+});
+
+test('on Windows, Node needs no shell, and other tools get quoted arguments', async () => {
+  const on = (platform: NodeJS.Platform, command: string) => spawnable(command, ['a b', 'say "x"'], folder, platform);
+  const args = ['a b', 'say "x"'];
+  expect(on('linux', 'vitest')).toEqual({ file: 'vitest', args, shell: false });
+  expect(on('win32', 'node')).toEqual({ file: process.execPath, args, shell: false });
+  expect(on('win32', 'vitest')).toEqual({ file: 'vitest', args: ['"a b"', '"say ""x"""'], shell: true });
+  const own = join(folder, ownNodePackage, 'bin', 'node.exe');
+  await mkdir(dirname(own), { recursive: true });
+  await writeFile(own, '');
+  expect(on('win32', 'node').file).toBe(own);
 });
 
 test('what `npm start` and `ptp` import is no development dependency', async () => {
