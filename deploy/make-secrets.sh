@@ -9,28 +9,30 @@ if [ -e "$out" ]; then
 fi
 # Only the owner may enter the folder. The files in it are readable, because the containers run as uid 1000.
 umask 022
-mkdir -m 700 "$out"
+tmp=$(mktemp -d "$out.XXXXXX")
+trap 'rm -rf "$tmp"' EXIT
 days=1825
 
 new_key() { openssl ecparam -name prime256v1 -genkey -noout -out "$1" && chmod 644 "$1"; }
 
-new_key "$out/ca.key"
-chmod 600 "$out/ca.key"
-openssl req -x509 -new -key "$out/ca.key" -sha256 -days $days -subj /CN=ptp-ca -out "$out/ca.crt"
+new_key "$tmp/ca.key"
+chmod 600 "$tmp/ca.key"
+openssl req -x509 -new -key "$tmp/ca.key" -sha256 -days $days -subj /CN=ptp-ca -out "$tmp/ca.crt"
 
 for service in gateway verifier drafter; do
-  tls="$out/$service"
+  tls="$tmp/$service"
   mkdir "$tls"
   new_key "$tls/tls.key"
-  cp "$out/ca.crt" "$tls/ca.crt"
-  printf 'subjectAltName=DNS:%s,DNS:localhost,IP:127.0.0.1\nbasicConstraints=critical,CA:FALSE\n' $service > "$out/names"
-  openssl req -new -key "$tls/tls.key" -subj "/CN=$service" |
-    openssl x509 -req -CA "$out/ca.crt" -CAkey "$out/ca.key" -CAcreateserial -sha256 -days $days \
-      -extfile "$out/names" -out "$tls/tls.crt" 2> /dev/null
+  cp "$tmp/ca.crt" "$tls/ca.crt"
+  printf 'subjectAltName=DNS:%s,DNS:localhost,IP:127.0.0.1\nbasicConstraints=critical,CA:FALSE\n' $service > "$tmp/names"
+  openssl req -new -key "$tls/tls.key" -subj "/CN=$service" -out "$tmp/request"
+  openssl x509 -req -in "$tmp/request" -CA "$tmp/ca.crt" -CAkey "$tmp/ca.key" -CAcreateserial -sha256 -days $days \
+    -extfile "$tmp/names" -out "$tls/tls.crt"
 done
-rm -f "$out/names" "$out/ca.srl"
+rm -f "$tmp/names" "$tmp/request" "$tmp/ca.srl"
 
 key="ptp-$(openssl rand -hex 24)"
 hash=$(printf %s "$key" | openssl dgst -sha256 | sed 's/.*= *//')
-printf '[{ "name": "default", "sha256": "%s" }]\n' "$hash" > "$out/api-keys.json"
+printf '[{ "name": "default", "sha256": "%s" }]\n' "$hash" > "$tmp/api-keys.json"
+mv "$tmp" "$out"
 echo "API key: $key"

@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
-import { cp, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -63,7 +63,8 @@ describe('compose files', () => {
       const { services } = parse(await readFile(join(DEPLOY, 'compose.yaml'), 'utf8'), { merge: true });
       const identities = SERVICES.map((name) => {
         const { environment, volumes } = services[name];
-        const [source] = volumes.find((volume: string) => volume.endsWith(':/tls:ro')).split(':');
+        const { source, ...mount } = volumes.find(({ target }: { target: string }) => target === '/tls');
+        expect(mount).toMatchObject({ type: 'bind', read_only: true, bind: { create_host_path: false } });
         const file = (setting: string) => join(folder, environment[setting].replace(/^\/tls/, source));
         const files = { cert: file('PTP_TLS_CERT_FILE'), key: file('PTP_TLS_KEY_FILE'), ca: file('PTP_TLS_CA_FILE') };
         const tls = new Tls(files, { clients: ['gateway'] });
@@ -82,6 +83,14 @@ describe('compose files', () => {
       const key = /^API key: (\S+)$/m.exec(stdout)?.[1];
       expect(keys.client(`Bearer ${key}`)?.name).toBe('default');
       await expect(promisify(execFile)(script)).rejects.toThrow('exists already');
+      await rm(join(folder, 'secrets'), { recursive: true });
+      await mkdir(join(folder, 'bin'));
+      const failing =
+        '#!/bin/sh\n[ "$1" != x509 ] || { echo no certificate >&2; exit 1; }\nPATH=$OLD_PATH exec openssl "$@"\n';
+      await writeFile(join(folder, 'bin', 'openssl'), failing, { mode: 0o755 });
+      const env = { ...process.env, PATH: `${join(folder, 'bin')}:${process.env.PATH}`, OLD_PATH: process.env.PATH };
+      await expect(promisify(execFile)(script, { env })).rejects.toThrow('no certificate');
+      expect((await readdir(folder)).sort()).toEqual(['bin', 'make-secrets.sh']);
     } finally {
       await rm(folder, { recursive: true });
     }
