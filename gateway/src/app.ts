@@ -5,12 +5,13 @@ import { connectionLimit } from '@ptp/protocol/connection-limit';
 import { PtpError } from '@ptp/protocol/errors';
 import type { Logger } from '@ptp/service-kit/log';
 import type { Metrics } from '@ptp/service-kit/metrics';
+import { OutageLog } from '@ptp/service-kit/outage-log';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import { type OnRejection, reportRejection } from './access/admission.ts';
 import type { ApiKeys } from './access/api-keys.ts';
 import { requireApiKeys } from './access/http-hook.ts';
 import { decodeBody } from './http/content-encoding.ts';
-import { Outage, rejectExpectation, rejectOtherMethods, rejectUnparsable, sendError } from './http/errors.ts';
+import { rejectExpectation, rejectOtherMethods, rejectUnparsable, sendError } from './http/errors.ts';
 import { newId } from './http/ids.ts';
 import { parseJson } from './http/json.ts';
 import { checkJsonSize } from './http/json-size.ts';
@@ -145,7 +146,7 @@ async function createApp({ settings, logger, onRejection, https }: HttpParts): P
     frameworkErrors: (error, request, reply) => sendError(error, request as FastifyRequest, reply as FastifyReply),
     clientErrorHandler: rejectUnparsable,
   });
-  app.decorate('outage', new Outage());
+  app.decorate('outage', new OutageLog(logger, 'requests fail with status 503'));
   const origins = originsOf(settings.corsOrigins);
   app.server.maxConnections = connectionLimit();
   https?.follow(app.server as unknown as HttpsServer);

@@ -1,8 +1,9 @@
 import { EventEmitter, once } from 'node:events';
 import type { DescService } from '@bufbuild/protobuf';
 import { PtpError } from '@ptp/protocol/errors';
+import { OutageLog } from '@ptp/service-kit/outage-log';
 import { type Endpoint, type Resolve, watchName } from './name-watcher.ts';
-import { OutageLog } from './outage-log.ts';
+import { outageCause } from './outage-cause.ts';
 import { type Lease, Replica, type ReplicaOptions } from './replica.ts';
 
 export interface PoolOptions<S extends DescService> extends ReplicaOptions<S> {
@@ -65,14 +66,14 @@ export class ReplicaPool<S extends DescService> {
     const { service, logger, resolve, resolveMs } = this.#options;
     const replicas = new Map<string, Replica<S>>();
     this.#replicas.set(address, replicas);
-    const outages = new OutageLog(logger, { peer: service.typeName, address }, 'the service cannot be found');
+    const outages = new OutageLog(logger, 'the service cannot be found');
     void watchName(address, {
       resolve,
       resolveMs,
       signal: this.#closing.signal,
       onChange: (endpoints) => this.#update(replicas, endpoints),
       onSuccess: () => outages.end(),
-      onFailure: (error) => outages.report(error),
+      onFailure: (error) => outages.report({ peer: service.typeName, address, ...outageCause(error) }),
     });
   }
 

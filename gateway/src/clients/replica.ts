@@ -6,8 +6,9 @@ import { type PtpError, toPtpError } from '@ptp/protocol/errors';
 import { watchHealth } from '@ptp/protocol/health';
 import { Backoff } from '@ptp/service-kit/backoff';
 import type { Logger } from '@ptp/service-kit/log';
+import { OutageLog } from '@ptp/service-kit/outage-log';
 import type { Endpoint } from './name-watcher.ts';
-import { OutageLog } from './outage-log.ts';
+import { outageCause } from './outage-cause.ts';
 
 /** Backoff in milliseconds during which a replica that failed is avoided if another one is usable. */
 const FIRST_PAUSE_MS = 250;
@@ -105,8 +106,8 @@ export class Replica<S extends DescService> {
     const { service, logger } = this.#options;
     const { signal } = this.#closing;
     const [peer, address] = [service.typeName, this.#endpoint.target];
-    const outages = new OutageLog(logger, { peer, address }, 'the service cannot be reached');
-    const onUnreachable = (error: unknown) => outages.report(error);
+    const outages = new OutageLog(logger, 'the service cannot be reached');
+    const onUnreachable = (error: unknown) => outages.report({ peer, address, ...outageCause(error) });
     for await (const status of watchHealth(() => this.#connect(), service, { signal, onUnreachable })) {
       if (status === 'SERVING') outages.end();
       const err = status === 'SERVING' ? await this.#rejection(signal) : undefined;

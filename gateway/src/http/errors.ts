@@ -2,6 +2,7 @@ import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:
 import type { Socket } from 'node:net';
 import { type ErrorCode, publicMessage, toPtpError, wireErrors } from '@ptp/protocol/errors';
 import { invalidField } from '@ptp/protocol/validation';
+import type { OutageLog } from '@ptp/service-kit/outage-log';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { UNKNOWN_ENCODING } from './content-encoding.ts';
 import { newId } from './ids.ts';
@@ -31,28 +32,14 @@ export function sendError(error: unknown, request: FastifyRequest, reply: Fastif
 export function logError(error: unknown, request: FastifyRequest): void {
   const { status, body } = openAiError(error);
   if (status < 500) request.log.info({ status, code: toPtpError(error).code, param: body.error.param }, 'rejected');
-  else if (status === 503) request.server.outage.report(body.error.message, request);
+  else if (status === 503) request.server.outage.report({ requestId: request.id, reason: body.error.message });
   else request.log.error({ err: error, status }, 'failed');
 }
 
 declare module 'fastify' {
   interface FastifyInstance {
-    readonly outage: Outage;
-  }
-}
-
-/** State in which all requests fail with status 503, such as a lost verifier. Its reason is logged once. */
-export class Outage {
-  #reported = '';
-
-  report(reason: string, request: FastifyRequest): void {
-    if (reason !== this.#reported) request.log.warn({ reason }, 'requests fail with status 503');
-    this.#reported = reason;
-  }
-
-  /** Must be called when a request has been served. */
-  end(): void {
-    this.#reported = '';
+    /** Log of the time in which all requests fail with status 503, for example without a verifier. */
+    readonly outage: OutageLog;
   }
 }
 

@@ -1,5 +1,3 @@
-import type { Logger } from '@ptp/service-kit/log';
-
 /** Reasons why a service cannot be reached, by the text of Node's and OpenSSL's errors. */
 const CAUSES: readonly (readonly [RegExp, string])[] = [
   [/ENOTFOUND|EAI_AGAIN|Name resolution failed/, 'its name cannot be resolved'],
@@ -15,32 +13,11 @@ const CAUSES: readonly (readonly [RegExp, string])[] = [
   ],
 ];
 
-/** Logs why a service cannot be reached, once per outage or each time the reason changes. */
-export class OutageLog {
-  readonly #log: (record: { reason: string; details: string }) => void;
-  #reported = '';
-
-  /** @param service name of the service and its address, which each log line has */
-  constructor(logger: Logger, service: { readonly peer: string; readonly address: string }, message: string) {
-    this.#log = (record) => logger.warn({ ...service, ...record }, message);
-  }
-
-  report(error: unknown): void {
-    const details = detailsOf(error);
-    const reason = reasonOf(details);
-    if (reason !== this.#reported) this.#log({ reason, details });
-    this.#reported = reason;
-  }
-
-  /** Must be called when the outage has ended. */
-  end(): void {
-    this.#reported = '';
-  }
-}
-
-function reasonOf(details: string): string {
-  const [, cause = 'it does not answer'] = CAUSES.find(([pattern]) => pattern.test(details)) ?? [];
-  return cause;
+/** Returns the fields of a log record that say why a service cannot be reached. */
+export function outageCause(error: unknown): { readonly reason: string; readonly details: string } {
+  const details = detailsOf(error);
+  const [, reason = 'it does not answer'] = CAUSES.find(([pattern]) => pattern.test(details)) ?? [];
+  return { reason, details };
 }
 
 /** Returns the messages of an error and all of its causes. */
