@@ -5,7 +5,7 @@ import type { EngineInfo } from '@ptp/engine/types';
 import { CachedJson } from '@ptp/protocol/cached-json';
 
 /** Version of stored results. A change of the self-check or the engine that can change a result increases it. */
-const FORMAT = 3;
+const FORMAT = 4;
 
 /**
  * Result of an earlier self-check of the same model with the same runtime on the same kind of CPU. Another check would
