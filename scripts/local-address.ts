@@ -3,15 +3,25 @@ import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 
 /**
- * Returns an address at which a process of this machine can listen for the others: a socket in `folder`, or a free port
- * on Windows, where gRPC has no Unix sockets.
+ * Returns addresses at which processes of this machine can listen for the others: sockets in `folder`, or free ports on
+ * Windows, where gRPC has no Unix sockets.
  */
-export async function localAddress(folder: string, name: string, platform = process.platform): Promise<string> {
-  if (platform !== 'win32') return `unix:${join(folder, `${name}.sock`)}`;
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return `127.0.0.1:${port}`;
+export async function localAddresses<const Names extends readonly string[]>(
+  folder: string,
+  names: Names,
+  platform = process.platform,
+): Promise<{ [Name in Names[number]]: string }> {
+  const addresses = platform === 'win32' ? await freePorts(names.length) : names.map((name) => socket(folder, name));
+  return Object.fromEntries(names.map((name, i) => [name, addresses[i]])) as { [Name in Names[number]]: string };
+}
+
+const socket = (folder: string, name: string) => `unix:${join(folder, `${name}.sock`)}`;
+
+/** Returns addresses with different ports, all of which are open before the first one is closed. */
+async function freePorts(count: number): Promise<string[]> {
+  const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'));
+  await Promise.all(servers.map((server) => once(server, 'listening')));
+  const addresses = servers.map((server) => `127.0.0.1:${(server.address() as AddressInfo).port}`);
+  await Promise.all(servers.map((server) => once(server.close(), 'close')));
+  return addresses;
 }

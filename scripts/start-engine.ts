@@ -1,7 +1,6 @@
 /** Engines in other processes: the workers of `--engine torch`, or the running engine that `--engine ADDRESS` names. */
 import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { join } from 'node:path';
 import { EngineService } from '@ptp/protocol/gen/ptp/v1/engine_pb';
 import { checkHealth } from '@ptp/protocol/health';
 import { isHuggingFaceFolder } from '@ptp/protocol/manifest';
@@ -46,17 +45,16 @@ interface Worker {
 /**
  * Decides which models run in workers, and prepares these.
  *
- * @param sockets folder for the workers' sockets
+ * @param address address at which each worker listens
  * @throws StartError if the flags do not fit the models, or Python is missing and cannot be installed
  */
 export async function prepareEngines(
   env: NodeJS.ProcessEnv,
   flags: EngineFlags,
   models: Models,
-  sockets: string,
+  address: Readonly<Record<Worker['name'], string>>,
 ): Promise<Engines> {
   checkFlags(flags, models);
-  const address = (name: string) => `unix:${join(sockets, `${name}.sock`)}`;
   const targetWords = flags.engine === TORCH ? ['target', models.target.path] : undefined;
   const draft = draftOf(flags, models);
   const gpus = placeWorkers(env, {
@@ -71,16 +69,16 @@ export async function prepareEngines(
   if (targetWords) {
     const words = [...targetWords, ...optionsOf(env, models.target, verifying)];
     const processes = flags.tensorParallel;
-    workers.push({ name: 'target', style: 'blue', address: address('target'), words, gpus: gpus.target, processes });
+    workers.push({ name: 'target', style: 'blue', address: address.target, words, gpus: gpus.target, processes });
   }
   if (draft) {
     const words = [...draft.words, ...optionsOf(env, draft.model, drafting)];
-    workers.push({ name: 'draft', style: 'yellow', address: address('draft'), words, gpus: gpus.draft, processes: 1 });
+    workers.push({ name: 'draft', style: 'yellow', address: address.draft, words, gpus: gpus.draft, processes: 1 });
   }
   const python = workers.length > 0 ? await enginePython(env) : undefined;
   return {
-    target: targetWords ? address('target') : flags.engine,
-    drafter: draft ? address('draft') : flags.drafter,
+    target: targetWords ? address.target : flags.engine,
+    drafter: draft ? address.draft : flags.drafter,
     workers: python ? workers.map((worker) => serviceOf(worker, python)) : [],
   };
 }

@@ -13,7 +13,7 @@ import { checkHealth } from '@ptp/protocol/health';
 import { settings } from '@ptp/service-kit/settings';
 import { loadTls, tlsSettings } from '@ptp/service-kit/tls-settings';
 import { LlamaProbe } from './describe-engine.ts';
-import { localAddress } from './local-address.ts';
+import { localAddresses } from './local-address.ts';
 import type { Style } from './log-lines.ts';
 import { metricsAddresses } from './metrics-addresses.ts';
 import { sayReady } from './start-banner.ts';
@@ -57,12 +57,16 @@ async function main(): Promise<number> {
   if (caches) env.NODE_COMPILE_CACHE ??= join(ownCaches(caches), 'compiled');
   const sockets = await mkdtemp(join(tmpdir(), 'ptp-')); // The folder has mode 0700.
   try {
-    const engines = await prepareEngines(env, flags, models, sockets);
-    return await supervise(env, http, models, engines, sockets);
+    const addresses = await localAddresses(sockets, ['verifier', 'drafter', 'target', 'draft']);
+    const engines = await prepareEngines(env, flags, models, addresses);
+    return await supervise(env, http, models, engines, addresses);
   } finally {
     await rm(sockets, { recursive: true, force: true });
   }
 }
+
+/** Addresses for the services without one in their settings. */
+type Addresses = Readonly<Record<'verifier' | 'drafter', string>>;
 
 /** Returns the services that `models` needs, and sets their addresses in `env`. */
 async function servicesOf(
@@ -70,10 +74,10 @@ async function servicesOf(
   url: string,
   models: Models,
   engines: Engines,
-  sockets: string,
+  addresses: Addresses,
   llama: LlamaProbe,
 ): Promise<Service[]> {
-  env.PTP_VERIFIERS ||= await localAddress(sockets, 'verifier');
+  env.PTP_VERIFIERS ||= addresses.verifier;
   const tls = await loadTls(settings(tlsSettings, env));
   const metrics = metricsAddresses(env);
   const threads = await divideThreads(env, models, engines.target, llama);
@@ -89,7 +93,7 @@ async function servicesOf(
     delete env.PTP_DRAFTERS; // The gateway would wait for a drafter.
     return services;
   }
-  env.PTP_DRAFTERS ||= await localAddress(sockets, 'drafter');
+  env.PTP_DRAFTERS ||= addresses.drafter;
   const drafter = {
     ...grpcService('drafter', 'magenta', env.PTP_DRAFTERS, DrafterService, tls),
     env: { ...metrics.drafter, ...threads.drafter, PTP_LISTEN: env.PTP_DRAFTERS, PTP_ENGINE: engines.drafter },
@@ -103,11 +107,11 @@ async function supervise(
   http: { host: string; port: number },
   models: Models,
   engines: Engines,
-  sockets: string,
+  addresses: Addresses,
 ): Promise<number> {
   const url = urlOf(http, env.PTP_HTTP_TLS_CERT_FILE ? 'https' : 'http');
   const llama = new LlamaProbe(env);
-  const services = await servicesOf(env, url, models, engines, sockets, llama);
+  const services = await servicesOf(env, url, models, engines, addresses, llama);
   const supervisor = new Supervisor(env);
   let signals = 0;
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {

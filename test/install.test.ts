@@ -3,7 +3,7 @@ import { builtinModules } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
-import { localAddress } from '../scripts/local-address.ts';
+import { localAddresses } from '../scripts/local-address.ts';
 import { ownNodePackage, spawnable } from '../scripts/own-node.mjs';
 import { pruneNativeFiles } from '../scripts/prune-native-files.mjs';
 
@@ -54,8 +54,9 @@ test('what `npm start` and `ptp` import is no development dependency', async () 
 });
 
 test('services listen on sockets, and on free ports of this machine on Windows', async () => {
-  expect(await localAddress('/tmp/x', 'verifier', 'linux')).toBe('unix:/tmp/x/verifier.sock');
-  const [first, second] = await Promise.all(['verifier', 'drafter'].map((name) => localAddress('', name, 'win32')));
-  expect(first).toMatch(/^127\.0\.0\.1:\d+$/);
-  expect(second).not.toBe(first);
+  expect(await localAddresses('/tmp/x', ['verifier'], 'linux')).toEqual({ verifier: 'unix:/tmp/x/verifier.sock' });
+  const names = ['verifier', 'drafter', 'target', 'draft'];
+  const addresses = Object.values(await localAddresses('', names, 'win32'));
+  for (const address of addresses) expect(address).toMatch(/^127\.0\.0\.1:\d+$/);
+  expect(new Set(addresses).size).toBe(names.length);
 });

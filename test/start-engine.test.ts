@@ -31,6 +31,8 @@ const files = {
   'model.safetensors': 'weights',
 };
 
+const addresses = { target: '127.0.0.1:1', draft: 'unix:/sockets/draft.sock' };
+
 let home: string;
 let env: NodeJS.ProcessEnv;
 let said: string[];
@@ -65,29 +67,28 @@ async function prepare(flags: Partial<EngineFlags>, changes: NodeJS.ProcessEnv =
   Object.assign(env, changes);
   const all = { engine: 'torch', drafter: '', tensorParallel: 1, ...flags };
   const models = await prepareModels(env, all.engine);
-  const { target, drafter, workers } = await prepareEngines(env, all, models, '/sockets');
+  const { target, drafter, workers } = await prepareEngines(env, all, models, addresses);
   const commands = workers.map(({ command = [] }) => command.slice(1).join(' '));
   return { target, drafter, commands, gpus: workers.map((worker) => worker.env?.CUDA_VISIBLE_DEVICES) };
 }
 
 describe.skipIf(process.platform === 'win32')('--engine torch', () => {
-  const [targetSocket, draftSocket] = ['unix:/sockets/target.sock', 'unix:/sockets/draft.sock'];
   const context = '--context-length 256';
   const cores = shares(availableParallelism());
 
   test('starts a worker for the target, and another one for a draft model', async () => {
     const [PTP_MODEL, PTP_DRAFT_MODEL] = [await folder('large'), await folder('small')];
     expect(await prepare({}, { PTP_MODEL })).toEqual({
-      target: targetSocket,
+      target: addresses.target,
       drafter: '',
-      commands: [`-m ptp_engine target ${PTP_MODEL} ${context} --listen ${targetSocket} --exit-with-stdin`],
+      commands: [`-m ptp_engine target ${PTP_MODEL} ${context} --listen ${addresses.target} --exit-with-stdin`],
       gpus: [undefined],
     });
     expect(await prepare({}, { PTP_DRAFT_MODEL })).toMatchObject({
-      drafter: draftSocket,
+      drafter: addresses.draft,
       commands: [
-        `-m ptp_engine target ${PTP_MODEL} ${context} --threads ${cores.verifying} --listen ${targetSocket} --exit-with-stdin`,
-        `-m ptp_engine target ${PTP_DRAFT_MODEL} ${context} --threads ${cores.drafting} --listen ${draftSocket} --exit-with-stdin`,
+        `-m ptp_engine target ${PTP_MODEL} ${context} --threads ${cores.verifying} --listen ${addresses.target} --exit-with-stdin`,
+        `-m ptp_engine target ${PTP_DRAFT_MODEL} ${context} --threads ${cores.drafting} --listen ${addresses.draft} --exit-with-stdin`,
       ],
     });
   });
@@ -100,8 +101,8 @@ describe.skipIf(process.platform === 'win32')('--engine torch', () => {
     const { commands } = await prepare({ drafter: checkpoint }, { ...changes, PTP_CONTEXT_LENGTH: '100' });
     const options = '--context-length 100 --max-sequences 9 --threads 2 --no-prefix-cache';
     expect(commands).toEqual([
-      `-m ptp_engine target ${PTP_MODEL} ${options} --listen ${targetSocket} --exit-with-stdin`,
-      `-m ptp_engine drafter ${checkpoint} --target ${PTP_MODEL} ${options} --listen ${draftSocket} --exit-with-stdin`,
+      `-m ptp_engine target ${PTP_MODEL} ${options} --listen ${addresses.target} --exit-with-stdin`,
+      `-m ptp_engine drafter ${checkpoint} --target ${PTP_MODEL} ${options} --listen ${addresses.draft} --exit-with-stdin`,
     ]);
   });
 
