@@ -60,7 +60,7 @@ function fingerprint(folder: string): string {
 
 /** Returns the Python named by PTP_PYTHON, or else the one in the environment of training/. */
 function findPython(folder: string): string {
-  const python = process.env.PTP_PYTHON || venvPython();
+  const python = process.env.PTP_PYTHON || venvPython(process.env);
   if (spawnSync(python, ['-c', 'import ptp_train, gguf'], { stdio: 'ignore' }).status === 0) return python;
   const steps = "`python3 -m venv training/.venv` and `training/.venv/bin/pip install -e 'training[convert]'`";
   throw new StartError(

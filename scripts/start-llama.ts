@@ -1,7 +1,7 @@
 /** Installs node-llama-cpp, which runs GGUF files, when it is first needed. */
 import { existsSync, lstatSync, mkdirSync, readFileSync, readlinkSync, renameSync, rmSync, symlinkSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { hasNvidiaGpu } from './gpus.ts';
 import { runNpm } from './npm.mjs';
@@ -11,6 +11,19 @@ const PACKAGE = 'node-llama-cpp';
 const SERVICE_KIT = join(fileURLToPath(import.meta.resolve('@ptp/service-kit/llama-cpp')), '..', '..');
 /** Path at which service-kit and engine, which are next to each other, find the package. */
 const LINK = join(SERVICE_KIT, '..', 'node_modules', PACKAGE);
+
+/**
+ * Returns the path of a node-llama-cpp that the user has installed: in the node_modules of a clone, or in the one that
+ * contains the npm package.
+ *
+ * @param serviceKit folder of service-kit
+ */
+export function usersLlama(serviceKit: string): string | undefined {
+  const link = join(serviceKit, '..', 'node_modules', PACKAGE);
+  if (existsSync(link) && !lstatSync(link).isSymbolicLink()) return link; // A link is that of `installLlama`.
+  const sibling = join(serviceKit, '..', '..', PACKAGE);
+  return basename(dirname(sibling)) === 'node_modules' && existsSync(sibling) ? sibling : undefined;
+}
 
 /** Accelerators for which node-llama-cpp has a package in addition to the package for the CPU. */
 export type Accelerator = 'cuda' | 'vulkan';
@@ -45,7 +58,11 @@ function accelerator(): Accelerator | undefined {
 export async function installLlama(caches: string): Promise<void> {
   const { peerDependencies } = JSON.parse(readFileSync(join(SERVICE_KIT, 'package.json'), 'utf8'));
   const version: string = peerDependencies[PACKAGE];
-  if (existsSync(LINK) && !lstatSync(LINK).isSymbolicLink()) return; // The user has installed the package.
+  const users = usersLlama(SERVICE_KIT);
+  if (users) {
+    if (users !== LINK) rmSync(LINK, { force: true }); // Node would prefer the package at LINK.
+    return;
+  }
   const { packages, megabytes } = binaryPackages(process.platform, process.arch, accelerator());
   const dir = join(caches, `${PACKAGE}-${version}-${packages.at(-1)}`);
   const target = join(dir, 'node_modules', PACKAGE);

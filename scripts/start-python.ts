@@ -1,8 +1,9 @@
 /** Finds, or installs when it is first needed, a Python that can run ptp-engine. */
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
-import { copyFile } from 'node:fs/promises';
-import { delimiter, join } from 'node:path';
+import { copyFile, cp, mkdir } from 'node:fs/promises';
+import { basename, delimiter, join } from 'node:path';
+import { ownCaches, userCaches } from '@ptp/protocol/cached-json';
 import { checkSpace } from '@ptp/service-kit/models/disk';
 import { hasNvidiaGpu } from './gpus.ts';
 import { root, StartError, say } from './supervisor.ts';
@@ -22,14 +23,14 @@ export interface Python {
 }
 
 /**
- * Returns the Python named by PTP_PYTHON, or else the one of training/.venv, which is made and updated if necessary.
+ * Returns the Python named by PTP_PYTHON, or else the one of `venvPython`, which is made and updated if necessary.
  *
  * @param training folder of the Python package
  * @throws StartError if it lacks packages, or they cannot be installed
  */
 export async function enginePython(env: NodeJS.ProcessEnv, training = TRAINING): Promise<Python> {
   const paths = [join(training, 'src'), env.PYTHONPATH].filter(Boolean).join(delimiter);
-  const python = { path: env.PTP_PYTHON || venvPython(training), env: { PYTHONPATH: paths } };
+  const python = { path: env.PTP_PYTHON || venvPython(env, training), env: { PYTHONPATH: paths } };
   if (!env.PTP_PYTHON) await updateVenv(env, training, python.path);
   const missing = missingModule(python);
   if (missing === undefined) return python;
@@ -38,8 +39,19 @@ export async function enginePython(env: NodeJS.ProcessEnv, training = TRAINING):
 }
 
 /** Returns the path of the Python in the environment of training/, which may be missing. */
-export function venvPython(training = TRAINING): string {
-  return join(training, '.venv', ...(process.platform === 'win32' ? ['Scripts', 'python.exe'] : ['bin', 'python']));
+export function venvPython(env: NodeJS.ProcessEnv, training = TRAINING): string {
+  return join(
+    venvParent(env, training),
+    '.venv',
+    ...(process.platform === 'win32' ? ['Scripts', 'python.exe'] : ['bin', 'python']),
+  );
+}
+
+/** Returns the folder of the environment: training/, or for the npm package, whose files npm replaces, a cache folder. */
+function venvParent(env: NodeJS.ProcessEnv, training: string): string {
+  const caches = userCaches(env);
+  const isInstalled = basename(join(training, '..', '..')) === 'node_modules';
+  return isInstalled && caches ? join(ownCaches(caches), 'training') : training;
 }
 
 /** Returns the first module that cannot be imported. Importing them would take seconds, so they are only looked up. */
@@ -60,19 +72,21 @@ function missingModule({ path, env }: Python): string | undefined {
 }
 
 /**
- * Makes training/.venv, or updates it to pyproject.toml, as scripts/training-venv.sh does.
+ * Makes the environment, or updates it to pyproject.toml, as scripts/training-venv.sh does.
  *
  * @throws StartError if there is no suitable Python, or pip fails
  */
 async function updateVenv(env: NodeJS.ProcessEnv, training: string, python: string): Promise<void> {
   const project = join(training, 'pyproject.toml');
-  const venv = join(training, '.venv');
+  const parent = venvParent(env, training);
+  const venv = join(parent, '.venv');
   const stamp = join(venv, 'installed-serve-pyproject.toml');
   if (existsSync(stamp) && readFileSync(stamp).equals(readFileSync(project))) return;
   const cuda = hasNvidiaGpu(env);
   const gigabytes = cuda ? SIZE.cuda : SIZE.cpu;
   const what = `PyTorch for ${cuda ? 'CUDA' : 'the CPU'} and transformers`;
-  await checkSpace(training, gigabytes * 1e9, 'installing PyTorch', 'set PTP_PYTHON to a Python that has it');
+  await mkdir(parent, { recursive: true });
+  await checkSpace(parent, gigabytes * 1e9, 'installing PyTorch', 'set PTP_PYTHON to a Python that has it');
   say(`installing ${what}, about ${gigabytes} GB, in ${venv}, once`);
   if (!existsSync(python)) {
     const base = env.PYTHON || 'python3';
@@ -84,9 +98,10 @@ async function updateVenv(env: NodeJS.ProcessEnv, training: string, python: stri
     }
     run(base, ['-m', 'venv', venv]);
   }
+  if (parent !== training) await cp(training, parent, { recursive: true }); // pip writes next to the sources.
   const index = process.platform === 'linux' && !cuda ? ['--extra-index-url', CPU_INDEX] : [];
   const options = ['--quiet', '--disable-pip-version-check', ...index];
-  run(python, ['-m', 'pip', 'install', ...options, '--editable', `${training}[serve]`]);
+  run(python, ['-m', 'pip', 'install', ...options, '--editable', `${parent}[serve]`]);
   await copyFile(project, stamp);
 }
 

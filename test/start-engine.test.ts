@@ -1,4 +1,4 @@
-import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { availableParallelism, tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { checkSpace } from '@ptp/service-kit/models/disk';
@@ -203,6 +203,21 @@ describe.skipIf(process.platform === 'win32')('the Python for workers', () => {
     expect(await install()).toHaveLength(2);
     await writeFile(join(training, 'pyproject.toml'), 'two');
     expect(await install()).toEqual([`-m venv ${venv}`, pip, pip]);
+  });
+
+  test('is not installed in node_modules, whose files npm replaces', async () => {
+    const [log, training] = [join(home, 'log'), join(home, 'node_modules', 'ptp-server', 'training')];
+    await mkdir(join(training, 'src'), { recursive: true });
+    await writeFile(join(training, 'pyproject.toml'), 'one');
+    await writeFile(join(training, 'src', 'engine.py'), '');
+    const copy = '[ "$2" = venv ] && { /bin/mkdir -p "$3/bin"; /bin/cp "$0" "$3/bin/python"; }';
+    const PYTHON = await script('base-python', `[ "$1" = -c ] && echo && exit; echo "$@" >> ${log}; ${copy}; exit 0`);
+    const { path } = await enginePython({ ...env, PTP_PYTHON: '', PYTHON }, training);
+    const caches = join(home, 'ptp-server', 'training');
+    expect(path).toBe(join(caches, '.venv', 'bin', 'python'));
+    expect(await readFile(log, 'utf8')).toContain(`--editable ${caches}[serve]`);
+    expect(await readdir(join(caches, 'src'))).toEqual(['engine.py']);
+    expect((await readdir(training)).sort()).toEqual(['pyproject.toml', 'src']);
   });
 
   test('is not installed without the disk space', async () => {

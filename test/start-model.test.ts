@@ -1,9 +1,9 @@
-import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { convertFolder } from '../scripts/start-convert.ts';
-import { binaryPackages } from '../scripts/start-llama.ts';
+import { binaryPackages, usersLlama } from '../scripts/start-llama.ts';
 import { prepareModels } from '../scripts/start-model.ts';
 import { FakeHub } from '../service-kit/test/testing/fake-hub.ts';
 
@@ -121,4 +121,22 @@ test.each([
   ['win32', 'x64', 'vulkan', ['win-x64', 'win-x64-vulkan']],
 ] as const)('node-llama-cpp on %s %s with accelerator %s', (platform, arch, accelerator, packages) => {
   expect(binaryPackages(platform, arch, accelerator).packages).toEqual(packages);
+});
+
+test('a node-llama-cpp of the user is found in a clone, and next to the npm packages', async () => {
+  const make = (...path: string[]) => mkdir(join(home, ...path), { recursive: true });
+  await make('clone', 'service-kit');
+  await make('node-llama-cpp'); // The folder of another project, not a package.
+  expect(usersLlama(join(home, 'clone', 'service-kit'))).toBeUndefined();
+  await make('clone', 'node_modules', 'node-llama-cpp');
+  expect(usersLlama(join(home, 'clone', 'service-kit'))).toBe(join(home, 'clone', 'node_modules', 'node-llama-cpp'));
+
+  const serviceKit = join(home, 'app', 'node_modules', '@ptp', 'service-kit');
+  await make('app', 'node_modules', '@ptp', 'service-kit');
+  await make('app', 'node_modules', '@ptp', 'node_modules');
+  expect(usersLlama(serviceKit)).toBeUndefined();
+  await symlink(home, join(home, 'app', 'node_modules', '@ptp', 'node_modules', 'node-llama-cpp')); // As after a start.
+  expect(usersLlama(serviceKit)).toBeUndefined();
+  await make('app', 'node_modules', 'node-llama-cpp');
+  expect(usersLlama(serviceKit)).toBe(join(home, 'app', 'node_modules', 'node-llama-cpp'));
 });
