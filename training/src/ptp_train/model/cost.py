@@ -2,7 +2,8 @@
 
 A product of `rows` rows with n weights in 8-bit integers reads n bytes and makes rows * n multiplications, so it takes
 max(n / BANDWIDTH, rows * n / SPEED). Every layer, and every position of the sequential head, also takes a fixed time.
-The constants are one core's (docs/results.md, "Cost of a draft"); only the ratio of two calls matters.
+The constants are assumptions for one free core. Only the ratio of two calls matters; docs/results.md, "Cost of a draft",
+compares it with measured ones.
 """
 
 from dataclasses import dataclass, replace

@@ -138,7 +138,9 @@ def listed(g: Graph, drafter: Drafter) -> str:
 
 
 def choice(g: Graph, drafter: Drafter, logits: str, u: str, random: str, token: str, confidence: str) -> None:
-    """Returns tokens [R] and their probabilities [R] from logits [R, S], as in `DraftHead.choose`."""
+    """Defines `token` [R] and `confidence` [R], the picks from logits [R, S] and their probabilities, as in
+    `DraftHead.choose`.
+    """
     c, p = drafter.config, f"{token}.probabilities"
     g.node("Softmax", [logits], p, axis=1)
 

@@ -95,8 +95,8 @@ def tree(g: Graph, weights: str, u: str, vocab: int, out: str) -> str:
 
 
 def listed_tree(g: Graph, weights: str, u: str, ids: np.ndarray, vocab: int, out: str) -> str:
-    """Does the same as `tree` for the weights of few tokens (`pick_listed`). Sums of weights are differences of running
-    sums, so that nothing has the size of the vocabulary.
+    """Approximates `tree` for the weights of few tokens (`pick_listed`), so that nothing has the size of the vocabulary.
+    Sums are differences of float32 running sums, so tokens below 1e-7 may never be drafted.
     """
     depth = dimensions("tree", vocab)
     g.node("CumSum", [weights, g.constant(1)], f"{out}.through")
