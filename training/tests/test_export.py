@@ -279,15 +279,11 @@ def drafter_feeds(branches: list[list[tuple]], contexts: list[int]) -> dict:
     return feeds
 
 
-@pytest.mark.parametrize("setting", [(0.7, 50.0, 0.9), (0.0, 0.0, 1.0), (1.0, 0.0, 1.0)])
-@pytest.mark.parametrize("slots", [1, 4])
-def test_drafter_graph_equals_the_module(pair, folder, tokens, setting, slots):
-    """Compares branches at several depths of a context. Half of the context is cached, and the other half is run
-    together with the branches.
+def drafts(target: Target, drafter: Drafter, model, tokens: list[int], setting, slots: int) -> tuple:
+    """Returns tokens and confidences of the graph `model`, and those of the module, for branches at several depths of a
+    context. Half of the context is cached, and the other half is run together with the branches.
     """
-    target, drafter = pair[0], pair[1]
     temperature, top_k, top_p = setting
-    model = session(folder / f"drafter.b{slots}.onnx")
     starts, lengths = [12, 17, 20], [4, 1, 3]
     c = drafter.config
     u = np.random.default_rng(5).random((len(starts), 4, c.coordinates), np.float32)
@@ -329,11 +325,36 @@ def test_drafter_graph_equals_the_module(pair, folder, tokens, setting, slots):
     branches = [(s, tokens[s - 1], row[:n]) for s, n, row in zip(starts, lengths, u, strict=True)]
     out = step(read, tokens[10:20], branches)
     count = sum(lengths)
-    assert out["draft"][:count].tolist() == [
-        t for n, row in zip(lengths, drafted[0].tolist(), strict=True) for t in row[:n]
+    expected = (
+        np.concatenate([row[:n] for n, row in zip(lengths, x.numpy(), strict=True)]) for x in (drafted[0], chances)
+    )
+    return out["draft"][:count], out["confidence"][:count], *expected
+
+
+@pytest.mark.parametrize("setting", [(0.7, 50.0, 0.9), (0.0, 0.0, 1.0), (1.0, 0.0, 1.0)])
+@pytest.mark.parametrize("slots", [1, 4])
+def test_drafter_graph_equals_the_module(pair, folder, tokens, setting, slots):
+    model = session(folder / f"drafter.b{slots}.onnx")
+    draft, confidence, expected, chances = drafts(*pair, model, tokens, setting, slots)
+    assert draft.tolist() == expected.tolist()
+    np.testing.assert_allclose(confidence, chances, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["c, tree, sequential head", "c, tree, shortlist"])
+def test_drafter_graph_in_the_default_form_is_near_the_module(name, tokens, tmp_path):
+    torch.manual_seed(0)
+    target, form = Target(CONFIG), {"source": (0, 1), "length": 4, "frequencies": 4} | FORMS[name]
+    pair = storable(target, Drafter(DrafterConfig(CONFIG, **form), target, some_tokens(form)))
+    facts = {"drafter": {"yield_curve": [0, 1, 1, 1, 1], "accuracy_by_position": [1, 0, 0, 0]}}
+    export.write_folder(*pair, byte_tokenizer().to_str().encode(), tmp_path, "test", facts)
+    model = session(tmp_path / "drafter.b1.onnx")
+    found = [
+        drafts(*pair, model, tokens, setting, 1) for setting in [(0.7, 50.0, 0.9), (0.0, 0.0, 1.0), (1.0, 0.0, 1.0)]
     ]
-    expected = np.concatenate([row[:n] for n, row in zip(lengths, chances.numpy(), strict=True)])
-    np.testing.assert_allclose(out["confidence"][:count], expected, atol=1e-4, rtol=0)
+    draft, confidence, expected, chances = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    equal = draft == expected
+    assert equal.mean() >= 0.95
+    np.testing.assert_allclose(confidence[equal], chances[equal], atol=2e-3, rtol=0)
 
 
 def sampler_session(tmp_path: pathlib.Path, vocab: int, kind: str) -> onnxruntime.InferenceSession:
