@@ -1,6 +1,7 @@
 #!/bin/sh
-# Creates deploy/secrets, which compose.yaml mounts: a certificate per service and its authority, and an API key.
-# The key is printed, and only its hash is kept. Certificates are valid for 5 years: delete the folder to make new ones.
+# Creates the folder deploy/secrets, which compose.yaml mounts. It contains a certificate authority, a certificate per
+# service, and the hash of an API key. The script prints this key. Certificates are valid for 5 years; to create new
+# certificates, delete the folder first.
 set -eu
 out="$(dirname "$0")/secrets"
 if [ -e "$out" ]; then

@@ -52,7 +52,7 @@ interface LlamaDevice {
   readonly threads: number;
 }
 
-/** Finds the devices that llama.cpp would use, when they are first needed. */
+/** Detects the devices that llama.cpp would use, at the first call of `device`. */
 export class LlamaProbe {
   readonly #env: NodeJS.ProcessEnv;
   #device: Promise<LlamaDevice | undefined> | undefined;

@@ -1,6 +1,6 @@
-/** Path of the package with the project's Node, in package-lock.json, which has it for some machines only. */
+/** Key in package-lock.json of the package with the project's Node. Some platforms have no such package. */
 export const ownNodePackage: string;
-/** Returns how to spawn a command of node_modules/.bin. */
+/** Returns arguments for `spawn` that run a command of node_modules/.bin. */
 export function spawnable(
   command: string,
   args: string[],

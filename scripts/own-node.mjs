@@ -3,11 +3,11 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import process from 'node:process';
 
-/** Path of the package with the project's Node, in package-lock.json, which has it for some machines only. */
+/** Key in package-lock.json of the package with the project's Node. Some platforms have no such package. */
 export const ownNodePackage = `node_modules/node-${process.platform === 'win32' ? 'win' : process.platform}-${process.arch}`;
 
 /**
- * Returns how to spawn a command of node_modules/.bin.
+ * Returns arguments for `spawn` that run a command of node_modules/.bin.
  *
  * @param {string} command
  * @param {string[]} args

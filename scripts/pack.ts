@@ -1,8 +1,8 @@
 /**
- * `npm run pack`: builds the packages for npm. dist/packages gets a folder and an archive for each: the libraries
- * `@ptp/*`, and `ptp-server` with everything else that serves. Node strips no types in node_modules, so they contain
- * JavaScript. For tests, --out DIR replaces dist, and --without-weights leaves out the weights of the bundled pair, which
- * makes this much faster.
+ * `npm run pack`: builds the packages for npm: the libraries `@ptp/*`, and `ptp-server`. Writes a folder and an archive
+ * for each package to dist/packages. The packages contain JavaScript, because Node strips no types in
+ * node_modules. For tests, --out DIR replaces dist, and --without-weights saves time by leaving out the weights of the
+ * bundled pair.
  */
 import { execFileSync } from 'node:child_process';
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -34,7 +34,7 @@ interface Manifest {
 
 const read = (folder: string): Manifest => JSON.parse(readFileSync(join(ROOT, folder, 'package.json'), 'utf8'));
 
-/** Returns the fields that all packages have. npm accepts a provenance statement only for the repository that builds. */
+/** Returns the fields that all packages have. npm checks that provenance and `repository` name the same repository. */
 function common({ private: _, scripts, workspaces, devDependencies, optionalDependencies, ...fields }: Manifest) {
   const { GITHUB_REPOSITORY } = process.env;
   return {
@@ -45,7 +45,7 @@ function common({ private: _, scripts, workspaces, devDependencies, optionalDepe
   };
 }
 
-/** Returns the manifest of a library. Test doubles are not part of it. */
+/** Returns the manifest of a library, without the exports of test doubles. */
 function libraryManifest(manifest: Manifest): object {
   const entries = Object.entries(manifest.exports ?? {}).filter(([path]) => !path.startsWith('./testing/'));
   const exports = entries.map(([path, source]) => {
@@ -55,7 +55,7 @@ function libraryManifest(manifest: Manifest): object {
   return { ...common(manifest), exports: Object.fromEntries(exports), files: ['src', '!src/testing', 'LICENSE'] };
 }
 
-/** Returns the manifest of ptp-server, which needs what the services need that it contains. */
+/** Returns the manifest of ptp-server, with the dependencies of the services that the package contains. */
 function serverManifest(manifest: Manifest): object {
   const needed = [manifest, ...APPS.map(read)].flatMap(({ dependencies = {} }) => Object.entries(dependencies));
   return {
@@ -66,7 +66,12 @@ function serverManifest(manifest: Manifest): object {
   };
 }
 
-/** Writes and packs a package. @param parts its files, by their path in `from` */
+/**
+ * Writes and packs a package.
+ *
+ * @param parts paths of compiled files and folders in `from`
+ * @param assets paths of other files and folders in the repository
+ */
 function pack(name: string, manifest: object, from: string, parts: readonly string[], assets: readonly string[]): void {
   const folder = join(PACKAGES, name);
   for (const part of parts) cpSync(join(from, part), join(folder, part), { recursive: true });

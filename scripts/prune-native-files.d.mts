@@ -1,2 +1,2 @@
-/** Deletes what npm installs and no process here reads: native libraries for other systems, headers and manuals. */
+/** Deletes files that npm installs and no process reads: native libraries for other systems, headers and manuals. */
 export function pruneNativeFiles(modules: string): void;

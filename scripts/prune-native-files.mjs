@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import process from 'node:process';
 
 /**
- * Deletes what npm installs and no process here reads: ONNX Runtime's libraries for other systems, and the C++ headers
+ * Deletes files that npm installs and no process reads: ONNX Runtime's libraries for other systems, and the C++ headers
  * and manuals of the Node packages.
  *
  * @param {string} modules path of node_modules
@@ -24,7 +24,7 @@ export function pruneNativeFiles(modules) {
   }
 }
 
-/** @returns {string[]} the names in a folder, none if there is no such folder */
+/** @returns {string[]} the names of the files in a folder, or an empty list if the folder is missing */
 function list(folder) {
   try {
     return readdirSync(folder);

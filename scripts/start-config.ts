@@ -11,7 +11,8 @@ const content = z.record(z.string(), z.union([z.string(), z.array(z.string()).tr
  * Reads flags from a YAML file. Its keys are the names of flags without the dashes.
  *
  * @param names all keys that the file may have
- * @throws StartError if the file cannot be read or is not a mapping, and for an unknown key or a value of another kind
+ * @throws StartError if the file cannot be read or is not a mapping, if a key is unknown, or if a value is a mapping or
+ *   a nested list
  */
 export function readConfig(file: string, names: readonly string[]): Record<string, string> {
   const given = parseYaml(file) ?? {};

@@ -42,10 +42,10 @@ function reasonToInstall(serving) {
 }
 
 function install(reason, serving) {
-  const scope = serving ? 'what serving needs (290 MB)' : 'all dependencies (690 MB)';
+  const scope = serving ? 'the dependencies for serving (290 MB)' : 'all dependencies (690 MB)';
   console.error(`ptp-server: ${reason}; installing ${scope} with npm ci`);
   const omit = serving ? ['--omit=dev'] : ['--include=dev'];
-  // Warnings would say that some packages need a newer Node than the one that runs npm: the installed one.
+  // Some packages need a newer Node than the one that runs npm. A warning would mislead: npm installs that Node too.
   const problem = runNpm(['ci', '--no-audit', '--no-fund', '--loglevel=error', '--prefer-offline', ...omit], root);
   if (problem !== undefined) exit(problem);
   pruneNativeFiles(join(root, 'node_modules'));

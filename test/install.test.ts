@@ -39,7 +39,7 @@ test('on Windows, Node needs no shell, and other tools get quoted arguments', as
   expect(on('win32', 'node').file).toBe(own);
 });
 
-test('what `npm start` and `ptp` import is no development dependency', async () => {
+test('`npm start` and `ptp` import no development dependencies', async () => {
   const { dependencies } = await read('package.json');
   const sources = ['cli', 'scripts'].map(async (from) => {
     const files = (await readdir(join(ROOT, from))).filter((file) => /^(?!screenshots|check-).*\.ts$/.test(file));

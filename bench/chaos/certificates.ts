@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { copyFileSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-/** Paths of the files with which a process proves who it is, and checks who others are. */
+/** Paths of the certificate and the private key of a process, and of the certificate of its authority. */
 export interface Identity {
   readonly cert: string;
   readonly key: string;

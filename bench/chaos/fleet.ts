@@ -14,11 +14,11 @@ import { NAMES_FILE, Names } from './names.ts';
 import { type Node, openSequences, stopNode } from './node.ts';
 
 const START_TIMEOUT_MS = 180_000;
-/** Longer than all verifiers can be down together, also on a busy machine. */
+/** Recovery time of the gateway: longer than all verifiers can be down at once, even on a busy machine. */
 const RECOVERY_SECONDS = '120';
 /** Time in milliseconds for the streams of a removed replica to end. */
 const LEAVE_MS = 60_000;
-/** Number of times that a replica is asked for open sequences before it counts as unused. */
+/** Number of queries for open sequences after which a replica without any counts as unused. */
 const USE_CHECKS = 20;
 
 type Service = 'verifier' | 'drafter';
@@ -45,13 +45,13 @@ export interface Replica {
 export class Fleet {
   readonly verifiers: Node[] = [];
   readonly drafters: Node[] = [];
-  /** Promises that the server has broken, as seen by faults. */
+  /** Descriptions of broken promises that faults have observed. */
   readonly broken: string[] = [];
-  /** Unexpected ends of processes. */
+  /** Descriptions of unexpected ends of processes. */
   readonly crashes: string[] = [];
   /** Outcomes of the clients' requests. */
   readonly tally = newTally();
-  /** Number of replicas that were added and removed, of those that got streams, and of right answers meanwhile. */
+  /** Number of added replicas, number of these that got streams, and number of right answers while they served. */
   readonly replicas = { added: 0, used: 0, answers: 0 };
   readonly authority: Authority;
   readonly gateway: Member;
@@ -64,7 +64,7 @@ export class Fleet {
   readonly #folder: string;
   readonly #names: Names;
   readonly #ports: Readonly<Record<Service, number>>;
-  /** Process that does nothing, whose event loop is compared with the gateway's. */
+  /** Idle process. Its event loop is the reference for the gateway's. */
   readonly #idle: Member;
   readonly #onCrash = (problem: string) => void this.crashes.push(problem);
   #addresses = 0;
@@ -175,7 +175,7 @@ export class Fleet {
     for (const member of [this.gateway, this.#idle]) member.signal('SIGUSR2');
   }
 
-  /** Delay of the event loops of the gateway and of the process that does nothing. */
+  /** Delays of the event loops of the gateway and of the idle process. */
   get delays(): { readonly gateway: LoopDelays; readonly idle: LoopDelays } {
     return { gateway: readLoopDelay(this.#delayOf('gateway')), idle: readLoopDelay(this.#delayOf('idle')) };
   }

@@ -3,7 +3,7 @@ import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
 
 const TIMEOUT_MS = 5_000;
 
-/** Connects to a server, whichever of the protocols it speaks. Errors close the socket. */
+/** Opens a TLS connection to a server that speaks HTTP/2 or HTTP/1.1. Errors close the socket. */
 export function connectTls(port: number, options: ConnectionOptions = {}): TLSSocket {
   const socket = connect({ port, host: '127.0.0.1', ALPNProtocols: ['h2', 'http/1.1'], ...options });
   return socket.on('error', () => {});

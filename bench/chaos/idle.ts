@@ -1,4 +1,4 @@
-/** Does nothing but record the delay of its event loop, for comparison with a busy process: `node idle.ts FILE`. */
+/** Idle process that records the delay of its event loop, as a reference for busy processes: `node idle.ts FILE`. */
 import { recordLoopDelay } from './loop-delay.ts';
 
 recordLoopDelay(process.argv[2] ?? '');

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { createHistogram, type Histogram, monitorEventLoopDelay } from 'node:perf_hooks';
 import { writeWhole } from './write-whole.ts';
 
-/** Interval in milliseconds at which the event loop is expected to run. The delay is the time beyond it. */
+/** Interval of the timers in milliseconds. The delay is the time beyond this interval. */
 const RESOLUTION_MS = 10;
 /** Interval in milliseconds at which the delay is written. */
 const WRITE_MS = 1_000;
@@ -46,9 +46,9 @@ export function measureLoopDelay() {
 }
 
 /**
- * Returns the time in milliseconds, p99.9, for which the event loop was held, beyond the delay of an idle process on the
- * same machine. The time in which the thread waited for a core does not count, but while it waits, more input collects
- * for its next turn: therefore the comparison.
+ * Returns the time in milliseconds, p99.9, for which the event loop was held, minus the delay of an idle process on the
+ * same machine. The time in which the thread waited for a core does not count. The delay of the idle process is
+ * subtracted because input accumulates during this wait and makes the next turn longer.
  */
 export function timeHeld({ delay, cpu }: LoopDelays, idle?: LoopDelays): number {
   return Math.max(0, Math.min(delay.p999, cpu.p999) - (idle?.delay.p999 ?? 0));

@@ -18,7 +18,7 @@ export interface MemberOptions {
   readonly identity?: Identity;
   /** Process that runs the model. The member may end unexpectedly after this process was killed or hung. */
   readonly engine?: Member | undefined;
-  /** Called with a description of each other unexpected end. */
+  /** Called with a description of each unexpected end that `engine` does not explain. */
   readonly onCrash?: (problem: string) => void;
 }
 

@@ -4,7 +4,7 @@ import { writeWhole } from './write-whole.ts';
 /** Environment variable with the path of the file of names. */
 export const NAMES_FILE = 'CHAOS_NAMES_FILE';
 
-/** DNS names of the fleet, each with the addresses that it stands for, in a file that the gateway reads. */
+/** DNS names of the fleet and the addresses of each name, in a file that the gateway reads. */
 export class Names {
   readonly #path: string;
   readonly #addresses: Record<string, string[]> = {};

@@ -9,9 +9,9 @@ import { type Usage, usageOf } from './usage.ts';
 
 /** Interval in milliseconds between samples of counts and memory. */
 const WATCH_MS = 10_000;
-/** Number of files and sockets by which the gateway's number may exceed that of its start after all faults. */
+/** Maximum increase of the gateway's number of open files and sockets over a run. */
 const HANDLES_LEFT = 100;
-/** Number of right answers after which an added replica must have got a stream; with fewer, chance can keep it idle. */
+/** Number of right answers after which an added replica must have got a stream. Earlier, chance can keep it idle. */
 const ANSWERS_TO_USE = 20;
 
 type Counts = 'minutes' | 'seed' | 'streams' | 'pause' | 'questions' | 'loopDelay';
@@ -67,7 +67,7 @@ export async function run(fleet: Fleet, options: RunOptions) {
   return { result, kept, usage };
 }
 
-/** Returns what must be 0, whatever the faults: a run in which nothing worked, or nothing was injected, shows nothing. */
+/** Returns the counts that must be 0. `nothing_right` and `no_faults` are 1 if the run proves nothing. */
 export function promisesOf({ wrong, lost, failed, right }: Tally, faults: number, injecting: boolean) {
   return { wrong, lost, failed, nothing_right: Number(right === 0), no_faults: Number(injecting && faults === 0) };
 }

@@ -7,7 +7,7 @@ import type { Fleet } from './fleet.ts';
 /** A fault and the part of the fleet that can have it. */
 interface Candidate {
   readonly name: string;
-  /** Part that has at most one fault at a time: a service with its engine, or a fault of the whole fleet. */
+  /** Object that has at most one fault at a time: a service with its engine, or each fault of the whole fleet. */
   readonly place: object;
   inject(random: Random): Promise<void>;
 }
@@ -22,7 +22,7 @@ export interface FaultOptions {
 /**
  * Injects faults until the signal is aborted.
  *
- * @param onFault function that receives the kind of service, if the fault is of one, and the name of the fault
+ * @param onFault called with the name of each injected fault, which includes the kind of service for faults of services
  */
 export async function injectFaults(
   fleet: Fleet,

@@ -4,9 +4,9 @@ import { randomTokens } from '@ptp/engine/sampling/uniforms';
 import type { DraftEngine, Engine, TargetEngine } from '@ptp/engine/types';
 import { median, round } from '../statistics.ts';
 
-/** Number of tokens before the measured ones, read in one run. */
+/** Number of tokens before the measured tokens, read in one run. */
 const CONTEXT = 128;
-/** Number of drafted tokens in a step. */
+/** Number of drafted tokens per step. */
 const DRAFT = 8;
 
 const sampling = { temperature: 0, topK: 0, topP: 1 };
@@ -15,17 +15,19 @@ const uniforms = { seed: 1n, offset: 0 };
 export interface DeviceReport {
   readonly device: string | undefined;
   readonly startMs: number;
-  /** Result of the self-check, whose longest run has 128 tokens. */
+  /** True if the self-check passed. Its longest run has 128 tokens. */
   readonly batchInvariant: boolean;
   readonly comparedRows: number;
   /** Picks and log-probabilities after each token of a text that is read in one run. */
   readonly picks: Int32Array;
   readonly logProbabilities: Float32Array;
-  /** Median time of a run that verifies a draft of 8 tokens, and of one that does so for as many sequences as fit. */
+  /** Median duration of a run that verifies a draft of 8 tokens for one sequence. */
   readonly verifyMs: number;
+  /** Median duration of a run that verifies drafts of 8 tokens for `slots` sequences. */
   readonly verifyAllMs: number;
+  /** Maximum number of sequences in a run. */
   readonly slots: number;
-  /** Median time of a run that drafts 8 tokens, or undefined without a drafter. */
+  /** Median duration of a run that drafts 8 tokens, or undefined without a drafter. */
   readonly draftMs: number | undefined;
 }
 

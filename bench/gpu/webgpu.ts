@@ -1,10 +1,10 @@
 /**
- * Compares a GPU, by WebGPU, with the CPU: self-check with runs of 128 tokens, picks of both, time of draft and verify.
+ * Compares a GPU, used through WebGPU, with the CPU: the self-check, the picks, and the times to draft and to verify.
  *
  *     node bench/gpu/webgpu.ts [FOLDER]     # default: models/default; prints one line of JSON
  *
  * The machine needs the GPU's Vulkan driver and Vulkan's loader (Debian: libvulkan1). If they are not installed, unpack
- * them anywhere and set LD_LIBRARY_PATH to the folder with libvulkan.so.1 and VK_DRIVER_FILES to the driver's JSON file,
+ * both anywhere and set LD_LIBRARY_PATH to the folder with libvulkan.so.1 and VK_DRIVER_FILES to the driver's JSON file,
  * for NVIDIA nvidia_icd.json.
  */
 import { measureDevice } from './measure-device.ts';

@@ -3,11 +3,11 @@ import { availableMemory, budgetOf, type MemoryBudget, requireMemory } from '@pt
 import { BATCH_TOKENS } from './scheduler.ts';
 
 /**
- * Node.js with two threads, ONNX Runtime, the buffers of runs, and freed arrays that are not collected yet. Measured with
- * the default model (docs/deploy.md).
+ * Memory of Node.js with two threads, ONNX Runtime, its buffers, and freed arrays that are not collected yet, in bytes.
+ * Measured with the default model (docs/deploy.md).
  */
 const RUNTIME = 380e6;
-/** Graph of one size without its weights. */
+/** Memory of one graph without its weights, in bytes. */
 const GRAPH = 10e6;
 /**
  * Number of float32 vectors over the vocabulary per token of a run: logits, probabilities, their sorted copy, and the
@@ -23,13 +23,13 @@ export interface ModelMemory {
   /** Maximum number of open sequences. 0 means as many as fit, at most 256. */
   readonly sequences: number;
   readonly prefixCacheBytes: number;
-  /** True if the prefix cache may be smaller, so that the process fits. */
+  /** True if a smaller prefix cache is acceptable when the memory does not suffice. */
   readonly prefixCacheShrinks?: boolean;
 }
 
 /**
- * Returns the maximum memory of a process that runs a model with ONNX Runtime, and the sizes that fit into it. Each
- * graph has its own copy of the weights, and every sequence may fill the context.
+ * Returns the maximum memory of a process that runs a model with ONNX Runtime, and the number of sequences and the size
+ * of the prefix cache that fit. Each graph has its own copy of the weights, and every sequence may fill the context.
  *
  * @throws PtpError `failed_precondition` if the memory does not suffice for the sequences, or for one sequence
  */
@@ -55,13 +55,13 @@ export function modelBudget(
   return { ...budget, sequences: count, prefixCacheBytes };
 }
 
-/** Returns the setting that can make the process fit, if there is one, as the start of a list. */
+/** Returns the beginning of the advice: the setting to lower, or an empty string if no lower value suffices. */
 function adviceFor(sequences: number, room: number, prefixCacheBytes: number): string {
   if (room >= 1) return `lower PTP_SEQUENCE_LIMIT from ${sequences} to ${room}, or `;
   return prefixCacheBytes > 0 ? 'lower PTP_PREFIX_CACHE_MB, or ' : '';
 }
 
-/** Returns the size of the weights after loading. Weights that are stored as float16 but used as float32 double. */
+/** Returns the size of the loaded weights in bytes. Float16 files take twice their size if the graph uses float32. */
 function weightsInMemory(kind: 'target' | 'drafter', manifest: Manifest): number {
   const { precision, storage } = manifest[kind] ?? {};
   const bytes = manifest.files[`${kind}.weights`]?.bytes ?? 0;

@@ -8,10 +8,10 @@ export function availableMemory(): number {
 
 /** Maximum memory of a process, in bytes. */
 export interface MemoryBudget {
-  /** Size of each part, by its name in the log. */
+  /** Maximum memory of each part in bytes. The keys become names of log fields. */
   readonly parts: Readonly<Record<string, number>>;
   readonly total: number;
-  /** Memory that the process may use. */
+  /** Memory that the process may use, in bytes. */
   readonly available: number;
 }
 
@@ -23,8 +23,8 @@ export function budgetOf(parts: MemoryBudget['parts'], available = availableMemo
 /**
  * Checks that a budget fits.
  *
- * @param advice what to do if it does not, for the error message
- * @throws PtpError `failed_precondition`
+ * @param advice next step for the user, which ends the error message
+ * @throws PtpError `failed_precondition` if the total exceeds the available memory
  */
 export function requireMemory({ parts, total, available }: MemoryBudget, advice: string): void {
   if (total <= available) return;

@@ -37,10 +37,10 @@ export const serviceSettings = {
     'Number of layers of a GGUF model that run on the GPU; `auto` means as many layers as fit in its memory, and 0 means none.',
   ),
   device: setting('PTP_DEVICE', oneOf('cpu', 'webgpu', 'auto'), 'cpu').doc(
-    'Processor on which ONNX Runtime runs a model folder: `cpu`; `webgpu`, which is a GPU by Vulkan, Metal or Direct3D; or `auto`, which is a GPU if there is one that WebGPU can use, and otherwise the CPU. `auto` ignores software adapters (docs/engines.md).',
+    'Processor that ONNX Runtime uses for a model folder. `cpu` is the CPU, and `webgpu` is a GPU with a driver for Vulkan, Metal or Direct3D. `auto` is a GPU if WebGPU finds one, and otherwise the CPU; it ignores software adapters (docs/engines.md).',
   ),
   prefixCacheMegabytes: setting('PTP_PREFIX_CACHE_MB', autoOr(integer(0, 1048576)), 'auto').doc(
-    'Memory for the KV caches of finished sequences, in MB (10^6 bytes). `auto` means room for two sequences of full length, at most an eighth of the memory, but at least 256 MB or what fits. Prompts that share a prefix with a finished sequence start faster. Response times can therefore reveal whether another client sent a similar prompt; 0 turns the cache off and prevents this.',
+    'Memory for the KV caches of finished sequences, in MB (10^6 bytes). `auto` means room for two sequences of full length, limited to an eighth of the memory, but at least 256 MB if this fits. Prompts that share a prefix with a finished sequence start faster. Response times can therefore reveal whether another client sent a similar prompt; 0 turns the cache off and prevents this.',
   ),
   sequences: setting('PTP_SEQUENCE_LIMIT', integer(0, 65536), 0).doc(
     'Maximum number of open sequences. Further sequences are rejected with RESOURCE_EXHAUSTED. 0 means as many as fit in memory, at most 256 (docs/deploy.md), or for a GGUF file 1 to 8, because llama.cpp allocates a KV cache for each sequence at the start (docs/engines.md).',

@@ -57,7 +57,7 @@ export async function checkFile(file: string, setting: string): Promise<void> {
   requireField(file !== '' && readable, setting, 'a readable file', file, 'failed_precondition');
 }
 
-/** Logs each renewal of a certificate that fails, and clients that are refused. */
+/** Returns options that log failed renewals of certificates, and rejected clients. */
 export function logTls(logger: Logger): TlsOptions {
   return {
     onError: (err) => logger.error({ err }, 'cannot renew the certificate: the last good one stays in use'),

@@ -13,7 +13,7 @@ const START_MS = 60_000;
 /** Time in milliseconds after SIGHUP in which a process must present its new certificate. */
 const RELOAD_MS = 10_000;
 
-/** A process with a certificate, and the ports on which it presents it. */
+/** A process with a certificate, and the ports on which the process presents this certificate. */
 interface Server {
   readonly member: Member;
   readonly authority: Authority;
@@ -36,7 +36,7 @@ async function renewKey(server: Server, finish: () => void): Promise<void> {
   await presentsItsCertificate(server, RELOAD_MS);
 }
 
-/** Waits until a server presents the certificate in its file. @throws Error if it does not within the time */
+/** Waits until a server presents the certificate in its file. @throws Error after `timeoutMs` */
 async function presentsItsCertificate({ member, ports }: Server, timeoutMs: number): Promise<void> {
   const { cert } = member.identity as Identity;
   const { fingerprint256 } = new X509Certificate(readFileSync(cert));

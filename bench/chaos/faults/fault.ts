@@ -17,5 +17,5 @@ export type NodeFault<State = unknown> = Fault<Node, State>;
 export type EngineFault<State = unknown> = Fault<Member, State>;
 export type FleetFault<State = unknown> = Fault<Fleet, State>;
 
-/** A fault without a duration. */
+/** Duration of faults that end as soon as they have started. */
 export const AT_ONCE = [0, 0] as const;

@@ -33,10 +33,10 @@ export const fleetFaults: readonly FleetFault<any>[] = [
 ];
 // biome-ignore-end lint/suspicious/noExplicitAny: as above
 
-/** Faults that this machine lacks a program for. */
+/** Names of faults that need a program which is not installed. */
 export const skipped: readonly string[] = hasHaproxy ? [] : [`${sharedConnections.name} (haproxy is not installed)`];
 
-/** Returns the name of a fault in the result and in `--only`. @param kind kind of the service, if the fault is of one */
+/** Returns the name of a fault in the result and in `--only`. @param kind kind of service, for faults of services */
 export function nameOf({ name }: { readonly name: string }, kind?: string): string {
   return kind ? `${kind} ${name}` : name;
 }

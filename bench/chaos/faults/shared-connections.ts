@@ -26,7 +26,7 @@ interface Shared {
   readonly over: AbortController;
 }
 
-/** One client of a proxy cancels its calls while others on the same connections read theirs to the end. */
+/** One client of a proxy cancels its calls while other clients on the same connections read their calls to the end. */
 export const sharedConnections: FleetFault<Shared> = {
   name: 'client that cancels behind a proxy that shares connections',
   lasts: [4000, 10_000],

@@ -6,7 +6,7 @@ import type { OnnxModel } from './model.ts';
 /** Vulkan drivers that compute on the CPU, as patterns for the names of their files. */
 const SOFTWARE_DRIVERS = '*lvp*,*swiftshader*';
 
-/** Causes of a failed start on a GPU: text in onnxruntime's message, and what it means to a user. */
+/** Causes of a failed start on a GPU: a pattern of onnxruntime's message, and an explanation with the next step. */
 const CAUSES: readonly (readonly [RegExp, string])[] = [
   [/no WebGPU/, `onnxruntime-node has no WebGPU for ${process.platform} on ${process.arch}`],
   [/Failed to get a WebGPU adapter/, 'WebGPU finds no GPU: install the Vulkan driver of the GPU'],

@@ -6,9 +6,10 @@ import { basename, join } from 'node:path';
 const VENDORS: Readonly<Record<string, string>> = { '0x1002': 'AMD', '0x10de': 'NVIDIA', '0x8086': 'Intel' };
 
 /**
- * Names the GPUs and drivers among which WebGPU chooses, because onnxruntime-node does not report the adapter that it
- * uses. On Linux, the names come from the kernel: for NVIDIA, the model and the driver's version; for others, PCI ids and
- * the name of the driver; none if the kernel knows no GPU. Apple's chips have one GPU. On Windows, the name is unknown.
+ * Returns names of the GPUs and drivers that WebGPU can choose, because onnxruntime-node does not report the adapter that
+ * it uses. On Linux, the names come from the kernel: the model and the driver's version for NVIDIA, PCI ids and the name
+ * of the driver for other vendors. The list is empty if the kernel reports no GPU. Apple's chips have one GPU. On Windows,
+ * the name is unknown.
  *
  * @param root folder with `proc` and `sys`, for tests
  */
@@ -27,7 +28,7 @@ async function nvidia(folder: string): Promise<string[]> {
   return texts.map((text) => `${/^Model:\s*(.+?)\s*$/m.exec(text)?.[1] ?? 'NVIDIA'}, driver ${version}`.trim());
 }
 
-/** Returns the GPUs that have render nodes, except NVIDIA's, whose driver describes them better. */
+/** Returns the names of GPUs with render nodes, except those of NVIDIA: its driver gives better names (`nvidia`). */
 async function others(folder: string): Promise<string[]> {
   const nodes = (await namesIn(folder)).filter((name) => name.startsWith('renderD'));
   const found = await Promise.all(
