@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { createServer, type ListenOptions, type Socket } from 'node:net';
-import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls';
+import { createServer as createTlsServer, type Server as TlsServer } from 'node:tls';
 import { type Server, ServerCredentials } from '@grpc/grpc-js';
 import { connectionLimit } from './connection-limit.ts';
 import type { Tls } from './credentials.ts';
@@ -47,13 +47,7 @@ export async function openDoor(
       closeIfSilent(socket, firstBytesMs);
     });
   };
-  const admit = (socket: TLSSocket, tls: Tls) => {
-    if (tls.admits(socket.getPeerX509Certificate())) accept(socket);
-    else socket.destroy();
-  };
-  const listener = tls
-    ? tlsListener(tls, firstBytesMs, (socket) => admit(socket, tls))
-    : createServer({ noDelay: true }, accept);
+  const listener = tls ? tlsListener(tls, firstBytesMs, accept) : createServer({ noDelay: true }, accept);
   listener.maxConnections = maxConnections;
   // With TLS, these are the sockets below it, so that they include connections whose handshake has not ended.
   const connections = new Set<Socket>();
@@ -73,9 +67,12 @@ export async function openDoor(
   };
 }
 
-function tlsListener(tls: Tls, handshakeTimeout: number, accept: (socket: TLSSocket) => void): TlsServer {
+function tlsListener(tls: Tls, handshakeTimeout: number, accept: (socket: Socket) => void): TlsServer {
   const options = { ...tls.serverOptions(), ALPNProtocols: ['h2'], handshakeTimeout, noDelay: true };
-  const listener = createTlsServer(options, accept);
+  const listener = createTlsServer(options, (socket) => {
+    if (tls.admits(socket.getPeerX509Certificate())) accept(socket);
+    else socket.destroy();
+  });
   listener.on('tlsClientError', (_, socket) => socket.destroy());
   const renew = () => listener.setSecureContext(tls.serverOptions());
   tls.onRenewal(renew);
