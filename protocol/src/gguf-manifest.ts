@@ -42,17 +42,18 @@ const headers = new Map<string, ReturnType<typeof readHeader>>();
  * @throws PtpError `failed_precondition` if the file is missing, truncated or not a language model
  */
 export async function ggufManifest(path: string): Promise<GgufManifest> {
-  const stored = new CachedJson('gguf', [FORMAT, await headerKey(path)], process.env);
+  const key = await headerKey(path);
+  const stored = new CachedJson('gguf', [FORMAT, key], process.env);
   const known = await stored.read();
   if (known) return known as GgufManifest;
-  const { manifest } = await header(path);
+  const { manifest } = await header(path, key);
   if (manifest.sizes.vocab >= STORED_FROM) await stored.write(manifest);
   return manifest;
 }
 
 /** Returns the tokens of a GGUF file by id. @throws PtpError `failed_precondition` as ggufManifest does */
 export async function ggufTokens(path: string): Promise<readonly string[]> {
-  return (await header(path)).tokens;
+  return (await header(path, await headerKey(path))).tokens;
 }
 
 /** Identifies a header by the content of its files, and by the name from which a model's id may come. */
@@ -61,8 +62,7 @@ async function headerKey(path: string): Promise<string> {
 }
 
 /** Reads a header once per process. */
-async function header(path: string) {
-  const key = await headerKey(path);
+function header(path: string, key: string) {
   const read = headers.get(key) ?? readHeader(path);
   headers.set(key, read);
   read.catch(() => headers.delete(key));
