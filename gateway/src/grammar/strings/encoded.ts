@@ -1,4 +1,4 @@
-import type { DfaState } from '../expression.ts';
+import { allBytes, type DfaState } from '../expression.ts';
 import { getOrCreate } from '../get-or-create.ts';
 import type { CharacterState } from './character-dfa.ts';
 
@@ -36,8 +36,9 @@ function firstBytes(state: CharacterState, encoding: Encoding): number[] {
   return results.size > 1 || !results.has(null) ? [...bytes, ...leads] : bytes;
 }
 
-const ascii = Array.from({ length: 0x80 }, (_, byte) => byte);
-const leads = Array.from({ length: 0xf5 - 0xc2 }, (_, i) => 0xc2 + i);
+const ascii = allBytes.slice(0, 0x80);
+const continuations = allBytes.slice(0x80, 0xc0);
+const leads = allBytes.slice(0xc2, 0xf5);
 
 /** Returns true if an ASCII character is written as itself. */
 const isPlain = (byte: number, encoding: Encoding) =>
@@ -69,8 +70,6 @@ function firstByte(state: CharacterState, byte: number, encoding: Encoding): Dfa
   }
   return undefined;
 }
-
-const continuations = Array.from({ length: 0x40 }, (_, i) => 0x80 + i);
 
 /** Lead bytes of UTF-8, with the number of continuation bytes that follow. */
 const LEAD_BYTES = [
