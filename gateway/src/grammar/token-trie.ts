@@ -99,9 +99,9 @@ function tokenTrie(size: number, tokens: TokenBytes[]): TokenTrie {
       node.end = nodes.length;
       const parent = path.at(-1);
       if (!parent) continue;
-      const begins = node.byte < 0x80 || node.byte > 0xbf ? 1 : 0;
+      const characters = node.charactersBelow + (beginsCharacter(node.byte) ? 1 : 0);
       parent.classesBelow |= node.classesBelow | classify(node.before, node.byte)[0];
-      parent.charactersBelow = Math.max(parent.charactersBelow, begins + node.charactersBelow);
+      parent.charactersBelow = Math.max(parent.charactersBelow, characters);
     }
   };
   for (const [index, { id, text }] of tokens.entries()) {
@@ -120,27 +120,31 @@ function tokenTrie(size: number, tokens: TokenBytes[]): TokenTrie {
     last = text;
   }
   leave(0);
+  const ids = Uint32Array.from(tokens, ({ id }) => id);
   return {
     nodes: packed(nodes, tokens.length),
     size: nodes.length,
-    ids: Uint32Array.from(tokens, ({ id }) => id),
+    ids,
     mask,
-    maskUpTo: masksByLength(size, tokens),
+    maskUpTo: masksByLength(size, ids, tokens),
     classes: tokens.reduce((classes, { text }) => classes | classesOf(text), 0),
     maxLength: tokens.reduce((max, { text }) => Math.max(max, text.length), 0),
   };
 }
 
 /** Masks of the tokens of limited lengths, computed when needed. */
-function masksByLength(size: number, tokens: readonly TokenBytes[]): (characters: number) => Uint8Array {
+function masksByLength(
+  size: number,
+  ids: Uint32Array,
+  tokens: readonly TokenBytes[],
+): (characters: number) => Uint8Array {
   const masks = new Map<number, Uint8Array>();
   // Counted once: a mask is computed while an answer waits.
   const lengths = Uint16Array.from(tokens, ({ text }) => {
     let length = 0;
-    for (const byte of text) if (byte < 0x80 || byte > 0xbf) length++;
+    for (const byte of text) if (beginsCharacter(byte)) length++;
     return length;
   });
-  const ids = Uint32Array.from(tokens, ({ id }) => id);
   return (characters) =>
     getOrCreate(masks, characters, () => {
       const mask = emptyMask(size);
@@ -148,6 +152,8 @@ function masksByLength(size: number, tokens: readonly TokenBytes[]): (characters
       return mask;
     });
 }
+
+const beginsCharacter = (byte: number): boolean => byte < 0x80 || byte > 0xbf;
 
 function packed(nodes: readonly Node[], tokens: number): Int32Array {
   const all = new Int32Array((nodes.length + 1) * NODE.size);
@@ -163,14 +169,26 @@ function packed(nodes: readonly Node[], tokens: number): Int32Array {
   return all;
 }
 
+const endOf = ({ nodes }: TokenTrie, node: number): number =>
+  (nodes[node * NODE.size + NODE.endAndByte] as number) >> 8;
+
+const byteOf = ({ nodes }: TokenTrie, node: number): number =>
+  (nodes[node * NODE.size + NODE.endAndByte] as number) & 0xff;
+
+/** Returns the first token that ends at a node, or undefined if no token ends there. */
+function tokenAt({ nodes, ids }: TokenTrie, node: number): number | undefined {
+  const from = nodes[node * NODE.size + NODE.idsBefore] as number;
+  const to = nodes[(node + 1) * NODE.size + NODE.idsBefore] as number;
+  return from < to ? ids[from] : undefined;
+}
+
 /**
  * Returns the child of a node (`undefined` is the root) for a byte, or undefined if no token continues with this byte.
  */
-function childNode({ nodes, size }: TokenTrie, node: number | undefined, byte: number): number | undefined {
-  const endOf = (at: number) => (nodes[at * NODE.size + NODE.endAndByte] as number) >> 8;
-  const end = node === undefined ? size : endOf(node);
-  for (let at = node === undefined ? 0 : node + 1; at < end; at = endOf(at)) {
-    if (((nodes[at * NODE.size + NODE.endAndByte] as number) & 0xff) === byte) return at;
+function childNode(trie: TokenTrie, node: number | undefined, byte: number): number | undefined {
+  const end = node === undefined ? trie.size : endOf(trie, node);
+  for (let at = node === undefined ? 0 : node + 1; at < end; at = endOf(trie, at)) {
+    if (byteOf(trie, at) === byte) return at;
   }
   return undefined;
 }
@@ -183,27 +201,26 @@ export function hasLonger({ plain, marked, long }: TokenTries, prefix: Uint8Arra
       node = childNode(trie, node, byte);
       if (node === undefined) return false;
     }
-    return node !== undefined && (trie.nodes[node * NODE.size + NODE.endAndByte] as number) >> 8 > node + 1;
+    return node !== undefined && endOf(trie, node) > node + 1;
   });
 }
 
 /** Returns the longest token that is a prefix of the bytes. Reads only as many bytes as a token may have. */
 export function longestPrefix({ plain, marked, long }: TokenTries, bytes: Iterable<number>): number | undefined {
-  let paths: { readonly trie: TokenTrie; readonly node: number | undefined }[] = [];
-  for (const trie of [plain, marked, long]) paths.push({ trie, node: undefined });
+  let paths: { readonly trie: TokenTrie; readonly node?: number }[] = [
+    { trie: plain },
+    { trie: marked },
+    { trie: long },
+  ];
   let longest: number | undefined;
   for (const byte of bytes) {
     paths = paths.flatMap(({ trie, node: parent }) => {
       const node = childNode(trie, parent, byte);
-      return node === undefined ? [] : { trie, node };
+      if (node === undefined) return [];
+      longest = tokenAt(trie, node) ?? longest;
+      return { trie, node };
     });
     if (paths.length === 0) break;
-    for (const { trie, node } of paths) {
-      const [from, to] = [node, (node as number) + 1].map(
-        (at) => trie.nodes[(at as number) * NODE.size + NODE.idsBefore],
-      );
-      if ((from as number) < (to as number)) longest = trie.ids[from as number];
-    }
   }
   return longest;
 }
