@@ -46,7 +46,7 @@ export type ServiceClient<S extends DescService> = { readonly [K in keyof S['met
 
 export interface ConnectOptions {
   /** Maximum size of a received message in bytes. Default: 64 MiB. */
-  readonly maxReceiveBytes?: number;
+  readonly maxReceiveBytes?: number | undefined;
   /**
    * Opens a separate connection. By default, all clients of an address in this process share one connection, so they
    * all notice at the same time when the service comes back.

@@ -95,8 +95,7 @@ export class Replica<S extends DescService> {
   #connect(): Connection {
     const { service, tls, maxReceiveBytes } = this.#options;
     const { target, name } = this.#endpoint;
-    const limit = maxReceiveBytes === undefined ? {} : { maxReceiveBytes };
-    const connection = openChannel(target, { tls, apart: true, serverName: name, ...limit });
+    const connection = openChannel(target, { tls, apart: true, serverName: name, maxReceiveBytes });
     this.#client?.close();
     this.#client = clientOn(connection, service);
     return connection;
