@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** The command `ptp` of the npm package: `ptp chat` and the like are the terminal client, everything else serves. */
+/** Command `ptp` of the npm package. These subcommands start the terminal client. All others start the server. */
 const CLIENT = ['complete', 'chat', 'models', 'bench'];
 
 await (CLIENT.includes(process.argv[2] ?? '') ? import('./main.ts') : import('../scripts/start.ts'));

@@ -207,7 +207,7 @@ async function createApp({ settings, logger, onRejection, https }: HttpParts): P
  * Allows pages from other origins to call the API (https://fetch.spec.whatwg.org/#http-cors-protocol), but without
  * cookies, because clients authenticate with keys.
  *
- * @param allowed origins. `*` allows all origins
+ * @param allowed origins of the pages. `*` allows all origins
  */
 async function allowOrigins(app: FastifyInstance, allowed: string[]): Promise<void> {
   if (allowed.length === 0) return;

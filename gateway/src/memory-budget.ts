@@ -2,13 +2,13 @@ import { availableMemory, budgetOf, type MemoryBudget, requireMemory } from '@pt
 import { HTTP_LIMITS } from './app.ts';
 import { MEMORY_LIMIT } from './grammar/cache.ts';
 
-/** Node.js with the connections to the services. Measured with the default model, whose vocabulary is small. */
+/** Memory of Node.js and of the connections to the services, in bytes. Measured with a small vocabulary. */
 const RUNTIME = 180e6;
-/** Vocabulary entry: its text, its merges and its place in the tree of grammars. Measured with 151,936 entries. */
+/** Memory of a vocabulary entry: its text, merges and trie nodes, in bytes. Measured with 151,936 entries. */
 const VOCABULARY_ENTRY = 1.5e3;
-/** Sequence in progress, with its tokens, text and buffers. */
+/** Memory of a sequence in progress with its tokens, text and buffers, in bytes. */
 const STREAM = 1e6;
-/** Trace with the maximum number of steps. */
+/** Memory of a trace with the maximum number of steps, in bytes. */
 const TRACE = 0.5e6;
 
 /**

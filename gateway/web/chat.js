@@ -34,7 +34,7 @@ function showButtons() {
   $('new-chat').hidden = isRunning || !hasMessages;
 }
 
-/** Returns the conversation with a new message in place of an unanswered last one. @param {string} content */
+/** Returns the conversation with a new message, which replaces an unanswered message. @param {string} content */
 function continued(content) {
   const answered = isUnanswered() ? conversation.slice(0, -1) : conversation;
   return [...answered, /** @type {Message} */ ({ role: 'user', content })];

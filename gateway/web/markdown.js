@@ -15,7 +15,7 @@ const markdown = new Marked({
   },
 });
 
-/** Maximum number of emphasis marks in a paragraph. The parser's time grows with their square. */
+/** Maximum number of emphasis marks in a paragraph. Parsing time grows with the square of this number. */
 const MARKS = 400;
 
 /** Leaves text with too many emphasis marks unformatted. */

@@ -1,10 +1,10 @@
 /** Returns the storage that lasts until the browser tab is closed. @throws {DOMException} if the browser forbids it */
 export const inTab = () => sessionStorage;
-/** Returns the storage that lasts. @throws {DOMException} if the browser forbids it */
+/** Returns the storage that outlasts the browser tab. @throws {DOMException} if the browser forbids it */
 const lasting = () => localStorage;
 
 /**
- * Returns the value that a page has stored. Undefined if there is none, or if the browser forbids storage.
+ * Returns the value that a page has stored. Undefined if there is no value, or if the browser forbids storage.
  *
  * @param {string} name
  */

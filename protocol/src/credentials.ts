@@ -20,8 +20,8 @@ export interface TlsOptions {
   readonly onError?: (error: PtpError) => void;
   /**
    * Client names that are accepted: a client's certificate must have at least one of them as a DNS name (SAN) or
-   * organizational unit (OU). A client with the server's own certificate is admitted too, for health checks. Default, and
-   * without mutual TLS: all clients are admitted.
+   * organizational unit (OU). A client with the server's own certificate is admitted too, for health checks. By
+   * default, and without mutual TLS, all clients are admitted.
    */
   readonly clients?: readonly string[];
   /** Called with the subject of a client's certificate when the client is refused for the first time. */
@@ -35,7 +35,7 @@ interface Identity {
   readonly ca?: Buffer;
 }
 
-/** Number of different clients whose refusal is reported. */
+/** Maximum number of different clients that are reported when they are refused. */
 const REFUSALS_REPORTED = 100;
 
 /** Interval in milliseconds at which files are checked for changes. */

@@ -9,7 +9,7 @@ export function isGguf(path: string): boolean {
 }
 
 /**
- * Returns the paths of a model's files, which are several for a split model, and the model's name according to them.
+ * Returns the paths of a model's files, and the model's name according to the paths. A split model has several files.
  *
  * @throws PtpError `failed_precondition` if the path names a later part
  */

@@ -25,14 +25,14 @@ const END_NAMES = new Set([
 /** Pre-tokenizers whose models begin each text with `bos` although the metadata does not say so. */
 const BOS_SPLITS = new Set(['llama3', 'llama-v3', 'llama-bpe', 'falcon3', 'falcon-h1', 'pixtral', 'midm-2.0', 'lfm2']);
 
-/** Version of stored manifests. A change of `manifestOf` increases it. */
+/** Version of stored manifests. Must be increased when `manifestOf` changes. */
 const FORMAT = 1;
-/** Number of tokens from which a manifest is stored. Reading the header of a file with 150,000 tokens takes 1.5 s. */
+/** Minimum vocabulary size for storing a manifest. Reading the header of a file with 150,000 tokens takes 1.5 s. */
 const STORED_FROM = 10_000;
 
 type GgufManifest = ReturnType<typeof manifestOf>;
 
-/** Headers that this process has read, by `headerKey`. */
+/** Cache of the headers that this process has read. `headerKey` returns the keys. */
 const headers = new Map<string, ReturnType<typeof readHeader>>();
 
 /**
@@ -56,7 +56,7 @@ export async function ggufTokens(path: string): Promise<readonly string[]> {
   return (await header(path, await headerKey(path))).tokens;
 }
 
-/** Identifies a header by the content of its files, and by the name from which a model's id may come. */
+/** Returns the cache key of a header: its files' identity, and the name, from which the id may come. */
 async function headerKey(path: string): Promise<string> {
   return JSON.stringify([basename(path), await ggufIdentity(path)]);
 }

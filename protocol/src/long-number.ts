@@ -27,7 +27,7 @@ const INTEGER = /^-?\d+$/;
  */
 export function parseExactly(text: string): unknown {
   if (mayLoseOrder(text)) {
-    JSON.parse(text); // Throws errors about the client's text, before it gets prefixes.
+    JSON.parse(text); // Throws errors about the client's own text, which has no prefixes.
     return JSON.parse(prefixNames(text), keepOrder);
   }
   // A reviver is called for every value, so it is used only if it may be needed.

@@ -38,7 +38,7 @@ const manifestSchema = z
          * new rows, and each slot must have at least two tokens.
          */
         caches: z.enum(['in_place']).optional(),
-        /** Minimum number of rows of a slot, to which slots with fewer tokens are padded. Default: 2. */
+        /** Minimum number of rows in a slot. Slots with fewer tokens are padded. Default: 2. */
         min_rows: z.literal([1, 2]).optional(),
       })
       .optional(),

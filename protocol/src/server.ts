@@ -40,7 +40,7 @@ export interface ServeOptions {
   readonly maxMessageBytes?: number;
   /** Maximum number of concurrent calls on one connection. Default: 1024. Further calls wait in the client. */
   readonly maxConcurrentStreams?: number;
-  /** Maximum number of streams that a connection may reset in a burst. Default: 20,000. More resets close it. */
+  /** Maximum number of streams that a connection may reset in a burst. Default: 20,000. More close the connection. */
   readonly resetBurst?: number;
   /**
    * Maximum time in milliseconds that a client may leave a stream unread once its buffers are full. Default: 30,000.

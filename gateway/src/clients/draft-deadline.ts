@@ -1,8 +1,8 @@
 import type { Logger } from '@ptp/service-kit/log';
 
-/** Shortest timeout in milliseconds for `auto`, because garbage collection can delay the calls of a fast drafter. */
+/** Minimum timeout in milliseconds for `auto`, because garbage collection can delay the calls of a fast drafter. */
 const SHORTEST_MS = 500;
-/** Longest timeout in milliseconds for `auto`. It also applies until a verify call has been measured. */
+/** Maximum timeout in milliseconds for `auto`. It also applies until a verify call has been measured. */
 const LONGEST_MS = 10_000;
 /** Weight of a new duration in the mean. */
 const WEIGHT = 1 / 8;
@@ -18,8 +18,8 @@ export interface DraftDeadlineOptions {
 }
 
 /**
- * Timeout of draft calls, which all streams share. A draft of L tokens saves at most L verify calls, so one that takes
- * longer than these costs more than it gains, even if all its tokens are accepted.
+ * Timeout of draft calls, which all streams share. A draft of L tokens saves at most L verify calls. A draft that takes
+ * longer than L verify calls therefore costs more time than it saves, even if all its tokens are accepted.
  */
 export class DraftDeadline {
   readonly #options: DraftDeadlineOptions;
@@ -43,7 +43,7 @@ export class DraftDeadline {
     return Math.round(Math.min(Math.max(saved, SHORTEST_MS), LONGEST_MS));
   }
 
-  /** Maximum time in milliseconds to wait for a drafter that is still reading a prompt that the verifier has read. */
+  /** Maximum time in milliseconds to wait for the drafter to read a prompt after the verifier has read the prompt. */
   get openingMs(): number {
     const { timeoutMs } = this.#options;
     return timeoutMs === 'auto' ? SHORTEST_MS : timeoutMs;
@@ -55,7 +55,7 @@ export class DraftDeadline {
     this.#verifyMs = this.#verifyMs === undefined ? ms : this.#verifyMs + WEIGHT * (ms - this.#verifyMs);
   }
 
-  /** Records that a draft was dropped because it did not arrive in time. The first one is logged, later ones together. */
+  /** Records that a draft was dropped because it was late. At most one log record per LOG_MS counts all late drafts. */
   late(now = performance.now()): void {
     this.#late++;
     if (now - this.#loggedAt < LOG_MS) return;

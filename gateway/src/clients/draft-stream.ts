@@ -63,7 +63,7 @@ export class GrpcDraftStream implements DraftStream {
   #opening: Promise<void> = Promise.resolve();
   readonly #backoff = new Backoff(FIRST_PAUSE_MS, LONGEST_PAUSE_MS);
   #retryAt = 0;
-  /** Time before which no draft is requested, because the last one was late. */
+  /** Time before which no draft is requested, because the last draft was late. */
   #pausedUntil = 0;
 
   constructor(parts: DraftStreamParts) {
@@ -127,7 +127,7 @@ export class GrpcDraftStream implements DraftStream {
   }
 
   /**
-   * Waits for the next answer. If it is late, the call stays open, because opening a new one would only add the prompt
+   * Waits for the next answer. If it is late, the call stays open, because opening a new call would only add the prompt
    * to the drafter's load. The next draft is requested after a pause, because waiting for each late draft would make
    * decoding slower than it is without a drafter.
    *
@@ -196,7 +196,7 @@ function isReady(current: OpenCall | undefined): boolean {
   return current?.ready === true && !current.overdue;
 }
 
-/** Drops the branches, and the tokens of branches, that exceed the step's plan. */
+/** Drops branches and tokens that exceed the step's plan. */
 function requested(branches: readonly Branch[], { assumed, block, plan }: Sent): Branch[] {
   let budget = plan.budget;
   return branches.slice(0, block.length - assumed + 1).flatMap((branch) => {

@@ -39,8 +39,8 @@ export interface PairClientOptions {
 const CHECK_MS = 2000;
 
 /**
- * Maximum size of a message from a drafter in bytes. A draft of 64 tokens takes less than 3,000. A longer message fails
- * the call before it is parsed.
+ * Maximum size of a message from a drafter in bytes. A draft of 64 tokens takes less than 3,000 bytes. A longer message
+ * fails the call before the message is parsed.
  */
 const DRAFT_BYTES = 64 * 1024;
 

@@ -23,7 +23,7 @@ export interface Continuation {
  * single outcome, or if the text would end with the steps in flight.
  *
  * @param cursor position in the grammar before the steps in flight
- * @param wanted number of tokens left to generate before the steps in flight
+ * @param wanted maximum number of tokens to generate, including the tokens of the steps in flight
  */
 export function expectedContinuation(
   flight: readonly StepInFlight[],

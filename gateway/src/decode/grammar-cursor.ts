@@ -28,8 +28,8 @@ export class GrammarCursor {
   }
 
   /**
-   * Cuts a block, all of whose tokens are allowed, where its masks would hold up other streams for too long. The event
-   * loop runs before the next block, and masks that have been computed cost nothing then.
+   * Cuts a block of allowed tokens where computing its masks would hold up other streams for too long. The event loop
+   * runs before the next block, which reuses the masks that have been computed.
    */
   affordable(block: Block): Block {
     const deadline = performance.now() + MASKS_MILLIS;

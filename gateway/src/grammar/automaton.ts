@@ -4,7 +4,7 @@ import type { Expression } from './expression.ts';
 import { getOrCreate } from './get-or-create.ts';
 import { type ByteStack, type Closure, STACK_LIMIT, type Stack, Stacks } from './stacks.ts';
 
-/** Minimum number of bytes that a state must allow to be worth the search for a run. */
+/** Minimum number of bytes that a state must allow before the automaton searches for a run. */
 const RUN_BYTES = 24;
 
 /** State of the automaton. Texts with the same possible continuations share one object. */
@@ -17,7 +17,7 @@ export interface AutomatonState extends Closure {
   run?: Run | undefined;
 }
 
-/** From a state, the grammar allows every text of at most `length` characters of these classes of bytes. */
+/** Guarantee about a state: the grammar allows every text of at most `length` characters from these classes. */
 export interface Run {
   /** Set of classes, see `byte-classes.ts`. */
   readonly classes: number;
@@ -38,7 +38,7 @@ export class Automaton {
   readonly start: AutomatonState;
   readonly #stacks = new Stacks();
   readonly #states = new Map<string, AutomatonState>();
-  /** Truncated states, by the length of the lookahead. */
+  /** Truncated states, keyed by the length of the lookahead. */
   readonly #truncated = new Map<number, Map<AutomatonState, AutomatonState>>();
 
   /** @throws PtpError `invalid_argument` if the grammar begins with more than STACK_LIMIT alternatives */
@@ -93,7 +93,7 @@ export class Automaton {
     return next;
   }
 
-  /** Fills in the transitions of all bytes that only one stack allows and that its DFA does not distinguish. */
+  /** Reuses the transition of a byte for the bytes that only the same stack allows and that lead to the same state. */
   #fill(state: AutomatonState, only: ByteStack, byte: number, next: AutomatonState | null): void {
     if (only.top.kind !== 'dfa') return;
     const others = state.stacks.filter((stack) => stack !== only).map(({ top }) => top);
@@ -125,7 +125,7 @@ export class Automaton {
     });
   }
 
-  /** Returns the classes of characters that may follow in any order, and how many, up to a lookahead in bytes. */
+  /** Returns the run from a state, up to a lookahead in bytes. */
   run(exact: AutomatonState, lookahead: number): Run {
     if (exact.run) return exact.run;
     const path: { readonly state: AutomatonState; readonly classes: number }[] = [];
@@ -153,7 +153,7 @@ export class Automaton {
     return after;
   }
 
-  /** Returns the classes of characters that all lead to the same state. */
+  /** Returns the state to which most characters lead, and the classes whose characters all lead to this state. */
   #uniform(state: AutomatonState): { readonly classes: number; readonly next: AutomatonState | undefined } {
     const bytes = state.stacks.reduce((sum, { top }) => sum + top.bytes.length, 0);
     if (bytes < RUN_BYTES) return { classes: 0, next: undefined };
@@ -171,7 +171,7 @@ export class Automaton {
     return { classes: this.#afterNonAscii(state) === next ? classes | NON_ASCII : classes, next };
   }
 
-  /** Returns the state after any character that is not ASCII, or undefined if there are several. */
+  /** Returns the state after every non-ASCII character, or undefined if these characters lead to several states. */
   #afterNonAscii(state: AutomatonState): AutomatonState | null | undefined {
     const remaining: Stack[] = [];
     for (const { top, below } of state.stacks) {

@@ -1,6 +1,6 @@
 /**
- * Classes of the bytes of a text in UTF-8. Patterns rarely distinguish the bytes of one class, so a set of classes, one
- * bit each, describes both what a token consists of and what a grammar allows.
+ * Classes of bytes in UTF-8 text. Patterns rarely distinguish the bytes of one class, so a set of classes, with one bit
+ * for each class, can describe both the bytes of a token and the bytes that a grammar allows.
  */
 const groups = [
   'abcdef',
@@ -54,7 +54,7 @@ export function classify(at: Utf8Position | undefined, byte: number): [bit: numb
   return lead ? [NON_ASCII, lead.after] : [OTHER, undefined];
 }
 
-/** Lead bytes of UTF-8, without longer encodings than necessary and without surrogates. */
+/** Lead bytes of UTF-8. Their ranges exclude overlong encodings and surrogates. */
 const leadBytes: readonly { readonly from: number; readonly to: number; readonly after: Utf8Position }[] = [
   { from: 0xc2, to: 0xdf, after: { missing: 1, low: 0x80, high: 0xbf } },
   { from: 0xe0, to: 0xe0, after: { missing: 2, low: 0xa0, high: 0xbf } },

@@ -4,9 +4,9 @@ import { startState } from './token-state.ts';
 import { hasLonger, tokenTries } from './token-trie.ts';
 import type { GrammarState, OutputConstraint, Vocabulary } from './types.ts';
 
-/** Maximum number of grammars in the cache, so that a repeated constraint costs nothing. */
+/** Maximum number of cached grammars. A request whose grammar is cached reuses its states and masks. */
 const CAPACITY = 32;
-/** Maximum size of the states and masks of all grammars together, estimated, in bytes. */
+/** Maximum estimated size of the states and masks of all grammars together, in bytes. */
 export const MEMORY_LIMIT = 128 * 2 ** 20;
 
 /** Cache of the most recently used grammars over one vocabulary, with all states and masks computed so far. */
@@ -52,7 +52,7 @@ export class GrammarCache {
     return this.start({ grammar, key: `${Buffer.from(prefix).toString('hex')} ${constraint.key}` });
   }
 
-  /** Returns true if some token begins with these bytes and is longer. */
+  /** Returns true if the vocabulary has a token that begins with these bytes and is longer. */
   isExtended(prefix: Uint8Array): boolean {
     return hasLonger(this.#vocabulary.tries, prefix);
   }

@@ -18,15 +18,15 @@ export interface DfaState {
   readonly kind: 'dfa';
   /** True if the bytes read so far are a complete match. More bytes may follow. */
   readonly accepting: boolean;
-  /** Bytes that may be allowed, in ascending order. All other bytes are not allowed. */
+  /** Bytes that the state may allow, in ascending order. No other byte is allowed. */
   readonly bytes: readonly number[];
   /** Returns the state after one more byte, or undefined if the byte is not allowed. Equal states are one object. */
   readonly next: (byte: number) => DfaState | undefined;
-  /** Returns a state that differs only in continuations of more than `length` bytes. Absent if no state is shorter. */
+  /** Returns a state that differs only in continuations of more than `length` bytes. Absent if not supported. */
   readonly truncated?: (length: number) => DfaState;
-  /** Returns bytes that lead to the same state as this one. */
+  /** Returns bytes that lead to the same state as `byte`. */
   readonly alike?: (byte: number) => readonly number[];
-  /** Returns the state after any character that is not ASCII. Undefined if there are several. */
+  /** Returns the state after every non-ASCII character, or undefined if these characters lead to several states. */
   readonly afterNonAscii?: () => DfaState | undefined;
   /** Frees the memory of all states of the DFA. States that are in use stay valid. */
   readonly forget?: () => void;
@@ -85,7 +85,7 @@ function concat(parts: readonly Expression[]): Expression {
   return parts.length === 1 ? (parts[0] as Expression) : { kind: 'sequence', parts };
 }
 
-/** Matches any of the options. Without options, it matches no text. */
+/** Matches any of the options. Matches no text if there are no options. */
 export function choice(...options: readonly Expression[]): Expression {
   return options.length === 1 ? (options[0] as Expression) : { kind: 'choice', options };
 }

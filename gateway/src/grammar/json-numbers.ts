@@ -4,7 +4,7 @@ import { type Decimal, leastCommonMultiple, unitsAt } from './schema/decimal.ts'
 
 /** Maximum number of digits after the decimal point: JSON.stringify writes up to 17 significant digits. */
 const FRACTION_DIGITS = 20;
-/** Number of digits after the decimal point that are allowed beyond those of the limits. */
+/** Number of decimal places that are allowed beyond the decimal places of the limits. */
 const PRECISION = 17;
 /** Maximum number of digits before the decimal point if the range has no upper limit. */
 const INTEGER_DIGITS = 40;
@@ -39,7 +39,7 @@ const negated = ({ units, scale }: Decimal): Decimal => ({ units: -units, scale 
 
 /**
  * Returns the least number of units that a lower limit allows. If fractions are allowed, an exclusive limit also
- * excludes the numbers that a parser would round to the limit: all up to the middle between this double and the next.
+ * excludes the numbers that a parser would round to the limit, up to the midpoint between it and the next double.
  */
 function lowest({ value, exclusive }: Limit, places: number, integer: boolean): bigint {
   const units = unitsAt(value, places);
@@ -72,7 +72,7 @@ function nonNegative({ min, max }: Interval, places: number, step: bigint): DfaS
   if (max !== undefined && max < 0n) return undefined;
   const maxDigits =
     max === undefined ? Math.max(INTEGER_DIGITS, String(min / unit).length + 1) : String(max / unit).length;
-  // Multiples of 1.5, for example, need only one place, whatever the limits are.
+  // Multiples of 1.5, for example, need only one decimal place, whatever the limits are.
   let maxPlaces = places;
   while (maxPlaces > 0 && step % 10n ** BigInt(places - maxPlaces + 1) === 0n) maxPlaces--;
   const states = new Map<string, DfaState | undefined>();

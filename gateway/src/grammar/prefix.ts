@@ -4,14 +4,14 @@ import type { GrammarState, Vocabulary } from './types.ts';
 
 const anyBytes = repeat(byteRange(0x00, 0xff));
 
-/** Matches these bytes and then `following`, which by default is any bytes. */
+/** Matches these bytes and then `following`. Default: any bytes. */
 export function afterPrefix(prefix: Uint8Array, following: Expression = anyBytes): Expression {
   return sequence(...Array.from(prefix, (byte) => byteRange(byte, byte)), following);
 }
 
 /**
- * State of a text in which only the first bytes are constrained. After them, all tokens are allowed, including special
- * tokens, which no grammar over bytes contains.
+ * State of a text that must begin with given bytes. After the token that completes these bytes, all tokens are allowed,
+ * including special tokens, which have no bytes and therefore match no grammar.
  */
 export class PrefixState implements GrammarState {
   readonly #state: GrammarState;

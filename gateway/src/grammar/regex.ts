@@ -128,7 +128,7 @@ class PatternCompiler {
     return rest;
   }
 
-  /** Compiles an element to a term that does not depend on the surrounding text, or returns undefined if it would. */
+  /** Compiles an element to a term. Returns undefined if the term would depend on the surrounding text. */
   #closed(element: AST.QuantifiableElement, flags: Flags): Term | undefined {
     if (!hasAssertion(element)) {
       return this.#element(element as AST.Element, this.#constant(this.#terms.empty), flags)[0];

@@ -16,10 +16,10 @@ export interface Stack {
 /** Stack whose top consumes a byte. */
 export type ByteStack = Stack & { readonly top: ByteSet | DfaState };
 
-/** All byte stacks to which stacks can expand without a byte (the epsilon closure). */
+/** All byte stacks to which stacks expand before the next byte is consumed (the epsilon closure). */
 export interface Closure {
   readonly stacks: readonly ByteStack[];
-  /** True if the empty stack is among them, so that the text may end. */
+  /** True if the closure includes the empty stack, so that the text may end. */
   readonly accepting: boolean;
   /** True if the closure omits stacks because there are more than STACK_LIMIT. */
   readonly isCut?: boolean;
@@ -33,9 +33,9 @@ export class Stacks {
   readonly #stacks = new Map<Expression, Map<Stack | undefined, Stack>>();
   /** Interned repeats, keyed by the repeated expression and the counts. */
   readonly #repeats = new Map<Expression, Map<string, Repeat>>();
-  /** Closures of the stacks below a DFA state that may end. */
+  /** Closures of the stacks below accepting DFA states. */
   readonly #closures = new Map<Stack, Closure>();
-  /** Stacks with limited counts, by the limit. */
+  /** Stacks with limited counts, keyed by the limit. */
   readonly #limited = new Map<number, Map<Stack, Stack>>();
   /** Next id of a stack. `forget` does not reset it, because states in use keep keys that contain earlier ids. */
   #nextId = 0;
@@ -54,8 +54,8 @@ export class Stacks {
   }
 
   /**
-   * Returns the closure of several stacks. If it has more than STACK_LIMIT stacks, it omits the others: each stack that
-   * remains can be completed, so the text can be finished in any case.
+   * Returns the closure of several stacks. Omits all stacks beyond STACK_LIMIT. Each remaining stack can be completed,
+   * so the text can always be finished.
    */
   closure(stacks: readonly (Stack | undefined)[]): Closure {
     const seen = new Set<Stack>();

@@ -5,7 +5,7 @@ import { allow, disallow, emptyMask } from './token-bits.ts';
 import { NODE, SHORT_LENGTH, type TokenTrie } from './token-trie.ts';
 import type { Vocabulary } from './types.ts';
 
-/** Minimum number of nodes in a subtree to look for a run that allows all of its tokens. */
+/** Minimum number of nodes in a subtree before a walk checks if a run allows the whole subtree. */
 const RUN_NODES = 4;
 
 /** Computes the token masks of one grammar. */
@@ -40,7 +40,7 @@ export class TokenMasks {
     const state = this.#automaton.truncate(exact, Math.max(SHORT_LENGTH, long.maxLength));
     return getOrCreate(this.#masks, state, () => {
       const short = this.#automaton.truncate(exact, SHORT_LENGTH);
-      // Masks of the few long tokens differ more often than those of the short ones, because they reach further.
+      // More states share a mask of the short tokens, because the few long tokens need a longer lookahead.
       const mask =
         short === state
           ? this.#ofShort(short)

@@ -2,7 +2,7 @@ import { boundary, classesOf, classify, OTHER, type Utf8Position } from './byte-
 import { getOrCreate } from './get-or-create.ts';
 import { allow, emptyMask } from './token-bits.ts';
 
-/** Maximum length of a short token in bytes. A state whose counters end further away has the mask of one without. */
+/** Maximum length of a short token in bytes. Counters with a limit further away do not affect masks of short tokens. */
 export const SHORT_LENGTH = 32;
 
 /** Number of integers per node in `TokenTrie.nodes`, and their order. */
@@ -12,7 +12,7 @@ export const NODE = {
   endAndByte: 0,
   /** Classes of the bytes below the node, see `byte-classes.ts`. 0 for a leaf. */
   classesBelow: 1,
-  /** Number of tokens before those that end at the node. */
+  /** Number of tokens in `ids` before the tokens that end at the node. */
   idsBefore: 2,
   /** Number of bytes before the node, times 65536, plus the maximum number of characters below the node. */
   depthAndCharacters: 3,
@@ -24,7 +24,7 @@ export const NODE = {
  * tokens of a subtree are a range of `ids`.
  */
 export interface TokenTrie {
-  /** [nodes + 1, 4] see NODE. All data of a node lie next to each other, because a walk jumps. */
+  /** [nodes + 1, 4] see NODE. The data of a node are contiguous, because a walk jumps between nodes. */
   readonly nodes: Int32Array;
   /** Number of nodes. */
   readonly size: number;
@@ -32,7 +32,7 @@ export interface TokenTrie {
   readonly ids: Uint32Array;
   /** Mask of all tokens of the trie. */
   readonly mask: Uint8Array;
-  /** Returns the mask of the tokens of at most this number of characters. */
+  /** Returns the mask of the tokens that have at most this number of characters. */
   readonly maskUpTo: (characters: number) => Uint8Array;
   /** Classes of the bytes of all tokens. */
   readonly classes: number;
@@ -40,13 +40,13 @@ export interface TokenTrie {
   readonly maxLength: number;
 }
 
-/** Tokens of a vocabulary. Special tokens, which have no bytes, are in none of the tries. */
+/** Tokens of a vocabulary. The tries omit special tokens, which have no bytes. */
 export interface TokenTries {
   /** Short tokens of printable characters: nearly all tokens. */
   readonly plain: TokenTrie;
   /** Short tokens that contain a quotation mark, a backslash, a control character or invalid UTF-8. */
   readonly marked: TokenTrie;
-  /** All other tokens: few, most of them white space and rulers. */
+  /** Tokens of more than SHORT_LENGTH bytes. They are few, and most consist of white space or form horizontal rules. */
   readonly long: TokenTrie;
 }
 
@@ -92,7 +92,7 @@ function tokenTrie(size: number, tokens: TokenBytes[]): TokenTrie {
   const path: Node[] = [];
   let last: Uint8Array = new Uint8Array();
   const mask = emptyMask(size);
-  /** Removes the nodes from `depth` on from the path. They are complete, so their parents can include them. */
+  /** Cuts the path to `depth` nodes. The removed nodes are complete, so their parents can include their data. */
   const leave = (depth: number) => {
     while (path.length > depth) {
       const node = path.pop() as Node;
@@ -139,7 +139,7 @@ function masksByLength(
   tokens: readonly TokenBytes[],
 ): (characters: number) => Uint8Array {
   const masks = new Map<number, Uint8Array>();
-  // Counted once: a mask is computed while an answer waits.
+  // Computed in advance, because an answer waits while a mask is computed.
   const lengths = Uint16Array.from(tokens, ({ text }) => {
     let length = 0;
     for (const byte of text) if (beginsCharacter(byte)) length++;
@@ -160,7 +160,7 @@ function packed(nodes: readonly Node[], tokens: number): Int32Array {
   for (const [index, { byte, depth, idsBefore, after, end, classesBelow, charactersBelow }] of nodes.entries()) {
     const at = index * NODE.size;
     all[at + NODE.endAndByte] = end * 256 + byte;
-    // Below a part of a character, the classes of bytes would not be those of a text that begins there.
+    // In the middle of a character, the classes below do not describe a text, because a text begins with a character.
     all[at + NODE.classesBelow] = classesBelow === 0 || after?.missing === 0 ? classesBelow : OTHER;
     all[at + NODE.idsBefore] = idsBefore;
     all[at + NODE.depthAndCharacters] = depth * 65536 + charactersBelow;
@@ -205,7 +205,7 @@ export function hasLonger({ plain, marked, long }: TokenTries, prefix: Uint8Arra
   });
 }
 
-/** Returns the longest token that is a prefix of the bytes. Reads only as many bytes as a token may have. */
+/** Returns the longest token that is a prefix of the bytes. Stops reading once no token has the next byte. */
 export function longestPrefix({ plain, marked, long }: TokenTries, bytes: Iterable<number>): number | undefined {
   let paths: { readonly trie: TokenTrie; readonly node?: number }[] = [
     { trie: plain },

@@ -38,7 +38,7 @@ export function logError(error: unknown, request: FastifyRequest): void {
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** Log of the time in which all requests fail with status 503, for example without a verifier. */
+    /** Log of outages: while no verifier is reachable, for example, all requests fail with status 503. */
     readonly outage: OutageLog;
   }
 }

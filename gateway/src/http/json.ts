@@ -6,8 +6,8 @@ import { invalidField } from '@ptp/protocol/validation';
 export const NESTING_LIMIT = 200;
 
 /**
- * Parses a request body whose size and nesting `checkJsonSize` has checked. Numbers that no double holds become a
- * LongNumber.
+ * Parses a request body whose size and nesting `checkJsonSize` has checked. Numbers that a double cannot
+ * represent become a LongNumber.
  *
  * @throws PtpError `invalid_argument` if the bytes are not UTF-8 or not JSON
  */

@@ -23,7 +23,7 @@ export const completionBody = object({
   ...completionAndChatFields,
   best_of: positive,
   echo: boolean.nullish(),
-  /** Named as in TabbyAPI and transformers. */
+  /** Field of TabbyAPI and transformers. */
   token_healing: boolean.nullish(),
   logprobs: topLogprobs.nullish(),
   /** True to encode names such as `<|im_start|>` in texts as special tokens. Must not be set for untrusted text. */
@@ -90,7 +90,7 @@ function parsePrompts(given: unknown, vocabulary: number): (string | number[])[]
   });
 }
 
-/** Heals text prompts. Leaves prompts of token ids, and prompts that no answer follows, unchanged. */
+/** Applies token healing to text prompts. Prompts of token ids and prompts without an answer stay unchanged. */
 function withHealing(
   choices: readonly ChoiceRequest[],
   { prompts, n }: ReturnType<typeof parseCompletion>,

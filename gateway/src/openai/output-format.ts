@@ -96,7 +96,7 @@ export function constraintOf(fields: ConstraintFields): RequestConstraint | unde
   return first?.[1] ?? undefined;
 }
 
-/** Returns the schema of a response format, and the field that contains it. llama.cpp accepts one with `json_object`. */
+/** Returns the schema of a response format and its field. llama.cpp accepts a schema with `json_object`. */
 function schemaOf(format: z.infer<typeof responseFormat>): [schema: unknown, field: string] {
   if (format.type === 'json_schema') return [format.json_schema.schema, 'response_format.json_schema.schema'];
   return [format.type === 'json_object' ? format.schema : undefined, 'response_format.schema'];

@@ -39,7 +39,7 @@ export interface ResponseWriter {
 export interface StreamSettings {
   /** Time after which a client that does not read is disconnected. */
   readonly stallMillis: number;
-  /** Interval of comments before the first text. The headers are sent after the first interval. */
+  /** Interval between comments before the first text. The headers are sent after the first interval. */
   readonly keepAliveMillis: number;
 }
 

@@ -49,7 +49,7 @@ interface RequestedTool extends FunctionTool {
 /** Tools that an answer may call. */
 export interface ToolUse {
   readonly tools: readonly FunctionTool[];
-  /** Names of the tools that are `strict`. A schema of theirs that the grammar cannot follow is an error. */
+  /** Names of the `strict` tools. If the grammar cannot follow the schema of such a tool, the request fails. */
   readonly strict?: readonly string[];
   /**
    * Tool choice: `auto` allows calls, `required` forces at least one call, and a name forces one call of the tool with

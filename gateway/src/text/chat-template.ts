@@ -151,9 +151,9 @@ function asTemplateMessage({ role, content, reasoning, toolCalls, toolCallId }: 
 }
 
 /**
- * Applies `map` to all strings of a value, and `mapName` to the names of its properties. Templates know only numbers
- * that a double holds, so a longer number becomes a string between two `quote` characters. In the rendered text, these
- * characters and the quotation marks next to them are removed.
+ * Applies `map` to all strings of a value, and `mapName` to the names of its properties. Templates support only
+ * numbers that a double can represent, so a longer number becomes a string between two `quote` characters. In the
+ * rendered text, these characters and the quotation marks next to them are removed.
  */
 function mapStrings(
   value: unknown,

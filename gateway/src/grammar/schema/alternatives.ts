@@ -39,7 +39,7 @@ export interface NumberAlternative {
   readonly integer: boolean;
   readonly min: Limit | undefined;
   readonly max: Limit | undefined;
-  /** Positive number. Every allowed number is a multiple of it. */
+  /** Positive number that must divide every allowed number. */
   readonly multipleOf: Decimal | undefined;
 }
 
@@ -52,11 +52,11 @@ export interface StringAlternative {
   readonly excluded: readonly string[];
 }
 
-/** Regular expression that a string must match or, if negated, must not match. */
+/** Constraint on a string: it must match a regular expression or, if `negated` is true, it must not match. */
 export interface Pattern {
   readonly source: string;
   readonly negated: boolean;
-  /** True for the expression of a format, which may match only the common texts of the format. */
+  /** True if the expression stands for a format. It may then match only the common texts of the format. */
   readonly isFormat: boolean;
   /** Path in the request, for errors. */
   readonly at: string;

@@ -15,7 +15,7 @@ import type { ObjectAlternative } from './alternatives.ts';
 import type { Builder } from './build.ts';
 import { knownNames, propertySchemas, regionsOf } from './plans.ts';
 
-/** Maximum number of expressions for the members of one object that limits the number of members. */
+/** Maximum number of expressions for the members of an object with `minProperties` or `maxProperties`. */
 const COUNTED_LIMIT = 100_000;
 
 /**

@@ -23,7 +23,7 @@ export class Builder {
   }
 
   /**
-   * Returns the grammar of the values that satisfy all schemas. At least one value must.
+   * Returns the grammar of the values that satisfy all schemas. At least one value must satisfy them.
    *
    * @param at path of the schemas in the request, for errors
    */

@@ -76,7 +76,7 @@ interface Dependency {
   readonly dependent: Dependent;
 }
 
-/** Returns the requirements of each property: `dependentRequired`, `dependentSchemas`, `dependencies` of old drafts. */
+/** Returns the requirements of each property, from `dependentRequired`, `dependentSchemas` and `dependencies`. */
 function dependencies(schema: Partial<Schema>, at: string, to: Applicators): Dependency[] {
   const keywords = ['dependentRequired', 'dependentSchemas', 'dependencies'] as const;
   return keywords.flatMap((keyword) =>

@@ -30,7 +30,7 @@ export class Emptiness {
     };
   }
 
-  /** Returns true if no value satisfies all schemas. Values must be finite: `{a: {a: ...}}` without end is no value. */
+  /** Returns true if no value satisfies all schemas. Values are finite, so a schema with endless nesting is empty. */
   isEmpty(schemas: Conjunction): boolean {
     if (schemas.length === 0) return false;
     const key = conjunctionKey(schemas);

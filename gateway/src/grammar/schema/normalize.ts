@@ -6,9 +6,9 @@ import { type Applicators, keywordAlternatives } from './keyword-alternatives.ts
 import { complementOf } from './negate.ts';
 import type { References } from './references.ts';
 
-/** Maximum number of alternatives of one value, because the numbers of several `anyOf` multiply. */
+/** Maximum number of alternatives of one value, because the alternatives of several `anyOf` multiply. */
 const ALTERNATIVES_LIMIT = 4096;
-/** Maximum number of pairs of alternatives to intersect in one schema. Most pairs may turn out to have no values. */
+/** Maximum number of pairs of alternatives to intersect in one schema. Also counts pairs without common values. */
 const PAIRS_LIMIT = 100_000;
 
 /**

@@ -13,7 +13,7 @@ const NAMED_SCHEMAS = new Set([
   ...['properties', 'patternProperties', '$defs', 'definitions', 'dependentSchemas', 'dependencies'],
 ]);
 
-/** Part of a schema: a schema or an array of schemas, an object of schemas, or something else, in which names are data. */
+/** Role of a part of a schema. An array of schemas counts as a schema. In other parts, `$id` and `$anchor` are data. */
 type Role = 'schema' | 'schemas by name' | 'other';
 
 interface Part {

@@ -25,7 +25,7 @@ export class Strings {
     return this.union([strings]);
   }
 
-  /** Returns the start state of the strings that satisfy one of the alternatives, except the excluded ones. */
+  /** Returns the start state of the strings that satisfy one of the alternatives, except the excluded strings. */
   union(alternatives: readonly StringAlternative[], excluded: readonly string[] = []): CharacterState | undefined {
     const key = JSON.stringify([alternatives.map(stringKey), excluded]);
     if (!this.#dfas.has(key)) this.#dfas.set(key, this.#compile(alternatives, excluded));

@@ -17,7 +17,7 @@ const BEYOND_ASCII = [
 /** Characters for private use, which RFC 3987 allows in queries. */
 const PRIVATE = '\\uE000-\\uF8FF\\u{F0000}-\\u{FFFFD}\\u{100000}-\\u{10FFFD}';
 
-/** Returns the expressions of `URI` and `URI-reference` of RFC 3986. @param more characters that are allowed too */
+/** Returns the expressions of `URI` and `URI-reference` of RFC 3986. @param more additional characters to allow */
 function identifiers(more: string, moreInQuery: string) {
   const some = (others: string) => `([${others}${DELIMITERS}${more}${UNRESERVED}]|${PERCENT})`;
   const character = some(':@');

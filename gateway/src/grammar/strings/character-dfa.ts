@@ -33,7 +33,7 @@ export class CharacterDfa {
   #asciiOfClass: Map<number, number[]> | undefined;
   readonly #states = new Map<Term, CharacterState>();
   readonly #derivatives: Map<Term, Term>[] = [];
-  /** True for terms with a match, false for terms without one. Plain terms need no entry. */
+  /** Results of the search for a match: true if the term has a match. Plain terms need no entry. */
   readonly #hasMatch = new Map<Term, boolean>();
 
   /** @throws RangeError if the search for a match takes too long */
@@ -97,7 +97,7 @@ export class CharacterDfa {
     return results;
   }
 
-  /** Returns the ASCII characters of the same class. */
+  /** Returns the ASCII characters that belong to the same class as a character. */
   alike(character: number): readonly number[] {
     this.#asciiOfClass ??= Map.groupBy(ascii, (each) => this.#classes[this.#interval(each)] as number);
     return this.#asciiOfClass.get(this.#classes[this.#interval(character)] as number) ?? [];

@@ -44,7 +44,7 @@ const leads = allBytes.slice(0xc2, 0xf5);
 const isPlain = (byte: number, encoding: Encoding) =>
   encoding === 'utf8' || (byte >= 0x20 && byte !== 0x22 && byte !== 0x5c);
 
-/** Returns the ASCII characters that a pattern does not distinguish from this one. */
+/** Returns the ASCII characters that the term of the state does not distinguish from `byte`. */
 function alike({ dfa }: CharacterState, byte: number, encoding: Encoding): readonly number[] {
   if (byte >= 0x80 || !isPlain(byte, encoding)) return [];
   return dfa.alike(byte).filter((each) => isPlain(each, encoding));
@@ -54,7 +54,7 @@ function alike({ dfa }: CharacterState, byte: number, encoding: Encoding): reado
 const afterAnyNonAscii = (state: CharacterState): Set<CharacterState | null> =>
   new Set([...state.dfa.stepRange(state, 0x80, 0xd7ff), ...state.dfa.stepRange(state, 0xe000, 0x10ffff)]);
 
-/** Returns the state for a position inside a character. Equal positions share one state. */
+/** Returns the DFA state with this key and creates it if absent, so that equal states are one object. */
 function shared(state: CharacterState, key: string, create: () => DfaState): DfaState {
   return getOrCreate(state.inside, key, create) as DfaState;
 }

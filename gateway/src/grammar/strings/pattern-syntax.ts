@@ -89,7 +89,7 @@ function inClass(body: string, start: number): [text: string, length: number] | 
   return [`${out}${body[at] ?? ''}`, at + 1 - start];
 }
 
-/** Returns an escaped character, without the backslash if Unicode mode does not allow one here. */
+/** Returns the escape of a character, or only the character if Unicode mode rejects the backslash here. */
 function escaped(next: string, syntax: RegExp): string {
   return /[^A-Za-z0-9]/.test(next) && !syntax.test(next) ? next : `\\${next}`;
 }

@@ -1,7 +1,7 @@
 import { normalize, type Ranges } from '../characters.ts';
 import { getOrCreate } from '../get-or-create.ts';
 
-/** Maximum number of cached properties. Unicode has a few hundred, and one may have hundreds of ranges. */
+/** Maximum number of cached properties. Unicode has a few hundred properties with up to hundreds of ranges each. */
 const CAPACITY = 128;
 const properties = new Map<string, Ranges>();
 
