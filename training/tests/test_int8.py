@@ -166,12 +166,20 @@ def test_integers_stay_clear_of_16_bit_saturation():
 )
 def test_exact_storage_takes_the_narrowest_type_that_holds_the_values(tmp_path, values, stored):
     value = torch.tensor([values]).to(torch.bfloat16).float() if stored == torch.bfloat16 else torch.tensor([values])
-    kind = WeightFile(tmp_path / "w", storage="exact").storage_type("x", value)
+    kind = WeightFile(tmp_path / "model.weights", storage="exact").storage_type("layer0.up", value)
     assert kind == stored and torch.equal(value.to(kind).float(), value)
-    with pytest.raises(ValueError, match="x must fit float16, got a magnitude of"):
-        WeightFile(tmp_path / "w").storage_type("x", torch.tensor([[1e6]]))
+
+
+def test_float16_storage_rejects_values_that_are_too_large(tmp_path):
+    too_large = torch.tensor([[1e6]])
+    weights = WeightFile(tmp_path / "model.weights", storage="float16")
+    with pytest.raises(ValueError, match="layer0.up must fit float16, got a magnitude of 1000000"):
+        weights.storage_type("layer0.up", too_large)
+
+
+def test_an_unknown_precision_is_rejected(tmp_path):
     with pytest.raises(ValueError, match="precision must be one of float32, int8, int8-fused, got int4"):
-        WeightFile(tmp_path / "w", "int4")
+        WeightFile(tmp_path / "model.weights", "int4")
 
 
 @pytest.mark.parametrize("precision", ["int8", "int8-fused"])
