@@ -3,8 +3,8 @@
     PYTHONPATH=training/src python bench/draft_cost.py --out FOLDER      # one thread, 4 GB of memory
     PYTHONPATH=training/src python bench/draft_cost.py --out FOLDER --small
 
-The calls take turns. Prints the median durations, and the share of each type of ONNX node (docs/results.md, "Cost of a
-draft"). FOLDER keeps the graphs for another run.
+The calls take turns. Prints the median and shortest durations, and the types of ONNX nodes that take longest
+(docs/results.md, "Cost of a draft"). FOLDER keeps the graphs for another run.
 """
 
 import argparse
@@ -31,7 +31,7 @@ SAMPLING = {"temperature": 0.7, "top_p": 0.9, "top_k": 50}
 
 
 def forms(sizes: dict) -> dict[str, dict]:
-    """Returns the settings of each drafter."""
+    """Returns the settings of each drafter in the comparison."""
     rank = min(RANK, sizes["width"] // 8)
     return {
         "draft, head at each position": {"rank": sizes["width"] // 2 + 64},
@@ -47,7 +47,7 @@ def export(out: pathlib.Path, sizes: dict) -> None:
     if not path.exists():
         weights = WeightFile(out / "verify.weights", "int8", "exact")
         target_graph(random_target(sizes), weights, 1, "tree").save(path)
-    target = random_target(sizes | {"layers": min(4, sizes["layers"])})  # A drafter reads no more layers.
+    target = random_target(sizes | {"layers": min(4, sizes["layers"])})  # The drafters read no other layers.
     for name, form in forms(sizes).items():
         path = out / f"{name}.onnx"
         if path.exists():
@@ -128,7 +128,7 @@ class Call:
         return 1000 * (time.perf_counter() - began)
 
     def shares(self) -> dict[str, float]:
-        """Returns the durations of the largest types of nodes, ms per run."""
+        """Returns the total durations of the types of nodes that take longest, milliseconds per run."""
         path = pathlib.Path(self.session.end_profiling())
         spent: Counter[str] = Counter()
         for event in json.loads(path.read_text()):
@@ -140,8 +140,8 @@ class Call:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=pathlib.Path, required=True)
-    parser.add_argument("--runs", type=int, default=15)
+    parser.add_argument("--out", type=pathlib.Path, required=True, metavar="FOLDER", help="folder for the graphs")
+    parser.add_argument("--runs", type=int, default=15, help="number of runs of each call (default: 15)")
     parser.add_argument("--small", action="store_true", help="two narrow layers, as a test of this program")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Makes a drafter for a model in the shape of Qwen3-0.6B, from its Hugging Face folder to the served pair, in a few steps.
+"""Makes a drafter for a random model in the shape of Qwen3-0.6B: all steps from a Hugging Face folder to a model folder.
 
     PYTHONPATH=training/src python bench/public_size.py --work FOLDER              # 15 GB of disk, 10 GB of memory
     PYTHONPATH=training/src python bench/public_size.py --work FOLDER --small      # two narrow layers
@@ -22,7 +22,7 @@ from random_qwen3 import SIZES, SMALL, VOCABULARY, random_target, tokenizer
 
 ROOT = pathlib.Path(__file__).parents[1]
 THREADS = ("teacher-samples", "distill", "evaluate")
-"""Commands with an option --threads."""
+"""Commands that have an option --threads."""
 TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 
 
@@ -80,10 +80,10 @@ def measured(name: str, work: Callable[[], object]) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=pathlib.Path, required=True)
-    parser.add_argument("--sequences", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--work", type=pathlib.Path, required=True, metavar="FOLDER", help="folder for all files")
+    parser.add_argument("--sequences", type=int, default=2, help="number of sequences per split (default: 2)")
+    parser.add_argument("--steps", type=int, default=2, help="number of training steps (default: 2)")
+    parser.add_argument("--small", action="store_true", help="two narrow layers")
     args = parser.parse_args()
     work = args.work.resolve()
     source = work / "checkpoint"

@@ -39,7 +39,7 @@ def tokenizer() -> Tokenizer:
 
 
 def random_target(sizes: dict) -> Target:
-    """Returns a target of the given sizes. Its weights have the magnitude of trained ones."""
+    """Returns a target of the given sizes. Its weights are about as large as trained weights."""
     torch.manual_seed(0)
     target = Target(Config(vocab=VOCABULARY, context=40_960, rope_theta=1e6, qk_norm=True, **sizes)).eval()
     with torch.no_grad():

@@ -3,7 +3,8 @@
     PYTHONPATH=training/src python bench/real_shapes.py                    # all shapes: minutes, 10 GB of memory
     PYTHONPATH=training/src python bench/real_shapes.py Qwen2.5-0.5B --tokens 16
 
-The weights are random, so nothing is downloaded. Prints one line of JSON per shape, and fails at a different token.
+The weights are random, so nothing is downloaded. Prints one line of JSON per shape. Exits with 1 if a token
+differs.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from ptp_train.model.stored_target import StoredTarget
 from ptp_train.model.transformer import save
 
 TOKENIZER = pathlib.Path(__file__).parents[1] / "test" / "models" / "tiny" / "tokenizer.json"
-"""Any tokenizer: texts are compared as tokens."""
+"""Tokenizer of the exported folders. Any tokenizer suffices, because texts are compared as tokens."""
 TIED, APART = {"tie_word_embeddings": True}, {"tie_word_embeddings": False}
 SHAPES = {
     "Qwen3-0.6B": ("Qwen3", 1024, 3072, 28, 16, 8, {"vocab_size": 151_936, "head_dim": 128, **TIED}),
@@ -36,7 +37,7 @@ PROMPT = [7, 77, 177, 277]
 
 
 def write_model(shape: tuple, folder: pathlib.Path) -> None:
-    """Writes a model in bfloat16 whose weights are so large that its texts vary."""
+    """Writes a model in bfloat16 with weights so large that its texts vary."""
     family, width, hidden, layers, heads, kv_heads, others = shape
     sizes = {"hidden_size": width, "intermediate_size": hidden, "num_hidden_layers": layers}
     attention = {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "max_position_embeddings": CONTEXT}
@@ -131,7 +132,7 @@ def compare(name: str, count: int) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shapes", nargs="*", metavar="SHAPE", help=f"one of {', '.join(SHAPES)}; default: all")
-    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=64, help="number of tokens per text (default: 64)")
     args = parser.parse_args()
     if unknown := [name for name in args.shapes if name not in SHAPES]:
         parser.error(f"SHAPE must be one of {', '.join(SHAPES)}, got {unknown[0]}")

@@ -28,7 +28,7 @@ COMMANDS |= {
         "research.two_passes", "train a drafter with two passes", ("target", "samples", "held", "init")
     ),
     "bounds": Command(
-        "research.bounds", "show where a drafter's missing tokens are, by position", ("target", "drafter", "samples")
+        "research.bounds", "measure what limits a drafter at each position", ("target", "drafter", "samples")
     ),
     "ablate": Command(
         "research.ablate",

@@ -1,15 +1,16 @@
-"""Says where a drafter's missing tokens are: for every position, how often it is right, and how often it could be.
+"""Measures what limits a drafter: how often its token at each position is right, and how often it could be.
 
-All figures are for drafts whose earlier tokens are right, so their products are the chances that a draft gets so far.
+All figures are for drafts with right tokens before the position. The product of the figures up to a position is
+therefore the probability that a draft is right up to this position.
 
 - ceiling: 1 - TV of the two distributions, which no coupling exceeds.
-- Gumbel: the best known coupling without communication, by one Gumbel variable for each token (Daliri et al. 2024).
+- Gumbel: the best known coupling without communication, with one Gumbel variable for each token (Daliri et al. 2024).
 - drafter: its own picks, by the tree of uniforms.
 - one token at a time: the same layers, called anew for each token after the target has read the token before. This is
   an autoregressive drafter that always starts from the target's own hidden states.
 
-From `drafter` to `ceiling` is the price of coupling, from there to the ceiling of one token at a time the price of
-predicting a block in one call, and the rest is the capacity of the layers.
+The difference between `drafter` and `ceiling` is the price of coupling. The difference between `ceiling` and the ceiling
+of one token at a time is the price of predicting a block in one call. The rest is due to the capacity of the layers.
 """
 
 import argparse
@@ -39,7 +40,7 @@ def ceiling(p: Tensor, q: Tensor) -> Tensor:
 
 
 def gumbel(p: Tensor, q: Tensor) -> Tensor:
-    """Returns the chance [R] that p and q [R, V] pick the same token with shared Gumbel variables. Both pick t if the
+    """Returns the probability [R] that p and q [R, V] pick the same token with shared Gumbel variables. Both pick t if the
     exponential variable of t, divided by its probability, is the smallest in p and in q.
     """
     found = []
@@ -85,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--samples",
         type=pathlib.Path,
         default=pathlib.Path("work/samples"),
-        help="folder of held_files samples; greedy ones are left out",
+        help="folder of held_files samples; greedy samples are left out",
     )
     add("--sequences", type=integer(1), default=16, help="number of sequences")
     add("--threads", type=integer(1, 1024), default=1, help="CPU threads")

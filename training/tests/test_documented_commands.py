@@ -81,7 +81,7 @@ NOT_RUN = {
     r"python -m ptp_engine target --help": "test_engine_server.py shows the help",
     r"python -m ptp_engine.gen": "rewrites generated files",
     r"python -m research( run .*)?": "takes hours",
-    r"(PYTHONPATH=\S+ )?python bench/\S+.*": "test_bench.py and test/gguf.ts run some of them, and the others take minutes",
+    r"(PYTHONPATH=\S+ )?python bench/\S+.*": "test_bench.py and test/gguf.ts run some scripts, and the others take minutes",
     r"python3 -m sglang.launch_server .*": "needs SGLang and GPUs",
 }
 """Patterns of the commands that are not run, and the reason. Their options are checked."""

@@ -16,13 +16,13 @@ from ptp_train.model.transformer import Config, Target, load_target
 
 TINY = pathlib.Path(__file__).parents[2] / "test" / "models" / "tiny"
 CONFIG = Config(vocab=2048, width=256, layers=24, hidden=1024, context=128)
-PEAK = pathlib.Path("/proc/self/clear_refs")
-"""Writing 5 to this file of Linux resets the process's peak memory."""
+CLEAR_REFS = pathlib.Path("/proc/self/clear_refs")
+"""Linux resets the peak memory of the process when 5 is written to this file."""
 
 
 def growth(*words) -> int:
-    """Returns the bytes by which a command of ptp-train raises the process's memory at its peak."""
-    PEAK.write_text("5")
+    """Returns the maximum number of bytes by which the memory of the process grows during a command of ptp-train."""
+    CLEAR_REFS.write_text("5")
     before = peak()
     main([str(word) for word in words])
     return peak() - before
@@ -32,7 +32,9 @@ def peak() -> int:
     return int(re.search(r"VmHWM:\s+(\d+)", pathlib.Path("/proc/self/status").read_text())[1]) * 1024
 
 
-@pytest.mark.skipif(not os.access(PEAK, os.W_OK), reason="only Linux reports the peak memory of a part of a process")
+@pytest.mark.skipif(
+    not os.access(CLEAR_REFS, os.W_OK), reason="only Linux reports the peak memory of a part of a process"
+)
 def test_memory_does_not_grow_with_the_number_of_layers(tmp_path):
     with torch.device("meta"):
         target = Target(CONFIG).bfloat16()

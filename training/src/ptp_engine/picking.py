@@ -25,7 +25,7 @@ def picked_rows(pieces: list[Piece], slots: Sequence[engine_pb2.TargetSlot]) -> 
 
 
 def plan(pieces: list[Piece], slots: Sequence[engine_pb2.TargetSlot], depth: int) -> Plan:
-    """Returns the sampling parameters of the picks after the tokens of `pieces`. The target picks after all of them."""
+    """Returns the sampling parameters of the picks after the tokens of `pieces`. The target picks a token after each of these."""
     count = sum(len(piece.tokens) for piece in pieces)
     parameters = np.empty((count, 4), np.float32)
     u = np.zeros((count, depth), np.float32)

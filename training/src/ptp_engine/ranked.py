@@ -1,4 +1,4 @@
-"""Picks among the most probable tokens on the host. They are so few that Python is faster than kernels on a device."""
+"""Picks among the most probable tokens on the host. These tokens are so few that Python is faster than kernels on a device."""
 
 from bisect import bisect_left
 

@@ -118,7 +118,7 @@ def drafter_of(folder: pathlib.Path) -> Drafter:
     )
     shape = {k: facts[k] for k in ("kind", "method", "embedding", "frequencies", "rank", "length")}
     own = config_of(facts["sizes"]) if facts["kind"] == "separate" else None
-    shape["shortlist"] = facts.get("shortlist", 0)  # Older folders lack it.
+    shape["shortlist"] = facts.get("shortlist", 0)  # Older folders lack this key.
     stored = StoredTensors(graph_of(folder, "drafter"))
     listed = stored.integers("shortlist") if shape["shortlist"] else None
     config = DrafterConfig(target, tuple(facts["source"]), pick=manifest["pick"], own=own, **shape)

@@ -1,9 +1,9 @@
-"""Cost of a draft call against a verify call, and the shape of a drafter that pays for a target.
+"""Estimated costs of draft and verify calls, and the choice of a drafter's shape by these costs.
 
 A product of `rows` rows with n weights in 8-bit integers reads n bytes and makes rows * n multiplications, so it takes
 max(n / BANDWIDTH, rows * n / SPEED). Every layer, and every position of the sequential head, also takes a fixed time.
 The constants are assumptions for one free core. Only the ratio of two calls matters; docs/results.md, "Cost of a draft",
-compares it with measured ones.
+compares it with measured ratios.
 """
 
 from dataclasses import dataclass, replace
@@ -12,30 +12,33 @@ from .drafter_config import DrafterConfig
 from .transformer import Config
 
 BANDWIDTH = 8.4e9
-"""Bytes per second."""
+"""Memory bandwidth, bytes per second."""
 SPEED = 75e9
-"""Multiplications per second."""
+"""Number of multiplications per second."""
 LAYER, POSITION = 0.15, 0.2
-"""Fixed milliseconds of a layer, and of a position of the sequential head."""
+"""Fixed durations of a layer and of a position of the sequential head, milliseconds."""
 DRAFT = 8
 """Number of drafted tokens in the compared calls. The verify call has one more."""
 NEW = 4
 """Number of new context tokens in a draft call."""
 SHARE = 1 / 3
-"""Wanted duration of a draft call, as a share of the verify call."""
+"""Maximum duration of a draft call, as a share of the duration of a verify call."""
 RIGHT = 0.7
 """Assumed probability that a drafted token is right if all tokens before it are."""
 LEAST_GAIN = 1.2
 """Minimum estimated speedup over plain decoding, below which a drafter is not worth its training."""
 SHORTLISTS = (65_536, 32_768, 16_384, 8_192)
+"""Candidates for the size of a shortlist."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Bytes of weights that a call reads, and its duration in milliseconds."""
+    """Cost of a call or of a part of a call."""
 
     read: float = 0.0
+    """Number of bytes of weights that are read."""
     ms: float = 0.0
+    """Duration, milliseconds."""
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(self.read + other.read, self.ms + other.ms)
@@ -87,10 +90,10 @@ def sources(c: Config) -> list[tuple[int, ...]]:
 
 
 def chosen(d: DrafterConfig) -> DrafterConfig:
-    """Returns `d` as a `reader` with the best source, rank and shortlist whose draft call takes at most SHARE of a verify
-    call, or else with the smallest ones. Exits if even these would not speed up decoding by LEAST_GAIN.
+    """Returns `d` as a `reader` with the best source, rank and shortlist for which a draft call takes at most SHARE of a
+    verify call, or else as the smallest `reader`. Exits if decoding would not become LEAST_GAIN times as fast.
 
-    The output head, with its corrections, may take half of the time.
+    The output head, with its corrections, may take half of the maximum duration.
     """
     c = d.target
     verify = verify_cost(c).ms
@@ -109,8 +112,8 @@ def chosen(d: DrafterConfig) -> DrafterConfig:
         raise SystemExit(
             f"a drafter is not worth its training for this target: a draft of {DRAFT} would take "
             f"{draft_cost(best).ms / verify:.2f} of the time of a verify of {DRAFT + 1}, so decoding would be "
-            f"{gain(best):.2f} times as fast as without drafts (at least {LEAST_GAIN} is needed). To train one anyway, set "
-            "--shape manual"
+            f"{gain(best):.2f} times as fast as without drafts (at least {LEAST_GAIN} is needed). To train a drafter "
+            "anyway, set --shape manual"
         )
     return best
 

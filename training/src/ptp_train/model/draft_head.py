@@ -47,13 +47,13 @@ class DraftHead(nn.Module):
         return p.new_zeros(*p.shape[:-1], self.config.sizes.vocab).index_copy_(-1, self.shortlist, p)
 
     def places(self, tokens: Tensor) -> Tensor:
-        """Returns the index of each of the `tokens` in the shortlist, or of another one if the shortlist lacks it."""
+        """Returns the index of each of the `tokens` in the shortlist. Other tokens get the index of a listed token."""
         if self.shortlist is None:
             return tokens
         return torch.searchsorted(self.shortlist, tokens).clamp(max=len(self.shortlist) - 1)
 
     def lists(self, tokens: Tensor) -> Tensor:
-        """Returns true for each of the `tokens` that is in the shortlist."""
+        """Returns a mask of the `tokens` in the shortlist."""
         if self.shortlist is None:
             return torch.ones_like(tokens, dtype=torch.bool)
         return self.shortlist[self.places(tokens)] == tokens

@@ -46,7 +46,7 @@ class Drafter(DraftHead):
     """
 
     def __init__(self, config: DrafterConfig, target: Target | None = None, shortlist: Tensor | None = None):
-        """shortlist: ids of the `config.shortlist` tokens, in ascending order; by default the first ones."""
+        """shortlist: ids of the `config.shortlist` tokens, in ascending order; by default 0, 1, 2 and so on."""
         super().__init__()
         self.config = config
         c = config.sizes
@@ -69,7 +69,7 @@ class Drafter(DraftHead):
             self.start_from(target, config.source)
         if config.kind == "lora":
             self.layers = nn.ModuleList(adapted(layer, config.lora_rank) for layer in self.layers)
-        # A large embedding stays the target's, and takes no memory for gradients and optimizer.
+        # With a shortlist, the embedding stays the target's, and needs no memory for gradients and the optimiser.
         self.embedding.requires_grad_(not count or config.own is not None)
         self.fit_uniforms()
 

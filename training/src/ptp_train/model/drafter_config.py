@@ -37,7 +37,7 @@ class DrafterConfig:
     rank: int = 128
     """Rank of the sequential head (sequential_head.py). 0 means no sequential head."""
     shortlist: int = 0
-    """S, the number of tokens that the drafter may propose. 0 means all of them."""
+    """S, the number of tokens that the drafter may propose. 0 means all tokens."""
     lora_rank: int = 64
     own: Config | None = None
     """Sizes of a `separate` drafter. None for the other kinds, which have the target's sizes."""

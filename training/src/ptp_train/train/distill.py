@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--shape",
         choices=("manual", "auto"),
         default="manual",
-        help=f"manual: {defaults}, unless given; auto: choose these so that a draft call takes at most a third of a "
+        help=f"manual: {defaults}, unless set; auto: choose these options so that a draft call takes at most a third of a "
         "verify call (model/cost.py)",
     )
     add("--loss", choices=LOSSES, default="kl", help="loss against the target")
@@ -104,7 +104,7 @@ def add_drafter_arguments(parser: argparse.ArgumentParser) -> None:
         "--shortlist",
         type=replace(integer(0), accepts=lambda n: n == 0 or n > 1, limits="0 or an integer of at least 2"),
         default=SHAPE["shortlist"],
-        help="number of tokens that the drafter may propose: the most frequent ones in --samples (0: all tokens)",
+        help="number of tokens that the drafter may propose: the most frequent tokens in --samples (0: all tokens)",
     )
     add("--lora-rank", type=integer(1, 4096), default=64, help="rank of the adapters of a lora drafter")
     add(

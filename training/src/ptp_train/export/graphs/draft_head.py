@@ -1,5 +1,5 @@
 """model/draft_head.py as ONNX nodes: logits of the u-positions, and picks, which a sequential head makes one position at
-a time. S is the number of tokens that the drafter may propose, and V without a shortlist.
+a time. S is the number of tokens that the drafter may propose, which is V without a shortlist.
 """
 
 import numpy as np

@@ -19,7 +19,7 @@ def pick(g: Graph, kind: str, weights: str, u: str, vocab: int, out: str) -> str
 
 def pick_listed(g: Graph, kind: str, weights: str, u: str, ids: np.ndarray, vocab: int, out: str) -> str:
     """Returns the index in `ids` of the token that u picks from weights [R, S]. The tokens `ids` [S], in ascending order,
-    have these weights, and the other ones 0.
+    have these weights. All other tokens have weight 0.
     """
     return first_above(g, weights, u, out) if kind == "cdf" else listed_tree(g, weights, u, ids, vocab, out)
 
@@ -96,7 +96,7 @@ def tree(g: Graph, weights: str, u: str, vocab: int, out: str) -> str:
 
 def listed_tree(g: Graph, weights: str, u: str, ids: np.ndarray, vocab: int, out: str) -> str:
     """Approximates `tree` for the weights of few tokens (`pick_listed`), so that nothing has the size of the vocabulary.
-    Sums are differences of float32 running sums, so tokens below 1e-7 may never be drafted.
+    Sums are differences of float32 running sums, so tokens with a probability below 1e-7 may never be drafted.
     """
     depth = dimensions("tree", vocab)
     g.node("CumSum", [weights, g.constant(1)], f"{out}.through")
@@ -126,14 +126,15 @@ def listed_tree(g: Graph, weights: str, u: str, ids: np.ndarray, vocab: int, out
 
 
 def below(g: Graph, index: str, leaf: str, leaves: int, name: str) -> str:
-    """Returns the index of a leaf among all nodes of its level. `index` is that of the node with `leaves` leaves."""
+    """Returns the index, in its level, of a leaf of the subtree with `leaves` leaves and its root at `index`."""
     g.node("Mul", [index, g.constant(leaves)], f"{name}.above")
     return g.node("Add", [f"{name}.above", leaf], f"{name}.index")
 
 
 def walk(g: Graph, sums: str, u: str, levels: int, above: int, name: str) -> str:
-    """Returns the leaf [R, 1] to which the uniforms of `levels` levels below level `above` lead, from the sums of weights
-    of all leaves [R, 2^levels].
+    """Returns the leaf [R, 1] to which uniforms lead in a subtree with `levels` levels below level `above`.
+
+    sums: weights of all leaves [R, 2^levels].
     """
     left, right, level, turns, base = subtree(levels)
     # Compare with the sum of both children, so that a node with a child without probability leads to the other child for

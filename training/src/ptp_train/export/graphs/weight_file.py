@@ -40,11 +40,11 @@ class WeightFile:
         self.storage = storage
         self.tensors: dict[str, TensorProto] = {}
         self.places: dict[bytes, tuple[int, int]] = {}
-        """Offset and length of each content. A frozen embedding is the same matrix as the target's, and is stored once."""
+        """Offset and length of each stored content, by its digest. Equal matrices are stored once."""
         path.write_bytes(b"")
 
     def add(self, name: str, value: torch.Tensor, kind: torch.dtype) -> TensorProto:
-        """Stores a tensor in the number format `kind`, unless there is one with this name."""
+        """Stores a tensor in the number format `kind`, unless a tensor with this name is already stored."""
         if name not in self.tensors:
             content = digest(value, kind)
             if content not in self.places:
