@@ -42,7 +42,7 @@ export const gatewaySettings = {
     'Addresses of the drafters, separated by commas. Default: 127.0.0.1:7101 if the model has a drafter or PTP_DRAFT_MODEL is set, otherwise none. While no drafter is reachable, the gateway decodes without drafts.',
   ),
   draftTimeoutSeconds: setting('PTP_DRAFT_TIMEOUT_SECONDS', autoOr(number(0.001, 60)), 'auto').doc(
-    'Maximum duration of a draft call. `auto`: PTP_DRAFT_LENGTH times the mean duration of a verify call, but at least 0.5 s and at most 10 s. After a late draft, the sequence continues without drafts until the drafter answers, and for at least 0.25 s, doubling to 8 s.',
+    'Maximum duration of a draft call. `auto`: PTP_DRAFT_LENGTH times the mean duration of a verify call, but at least 0.5 s and at most 10 s. After a late draft, the sequence continues without drafts until the drafter answers, but for at least 0.25 s. This minimum doubles with each late draft in a row, up to 8 s.',
   ),
   verifyTimeoutSeconds: setting('PTP_VERIFY_TIMEOUT_SECONDS', number(0.001, 3600), 60).doc(
     'Time after which a verifier that does not answer counts as failed.',
