@@ -14,7 +14,7 @@ const TRACE = 0.5e6;
 /**
  * Returns the maximum memory of the gateway.
  *
- * @throws PtpError `failed_precondition` if it exceeds the available memory
+ * @throws PtpError `failed_precondition` if the budget exceeds the available memory
  */
 export function gatewayBudget(
   { maxStreams, tracesKept }: { readonly maxStreams: number; readonly tracesKept: number },

@@ -3,7 +3,7 @@ import { gatewayBudget } from '../src/memory-budget.ts';
 
 const settings = { maxStreams: 64, tracesKept: 100 };
 
-test('the budget grows with the vocabulary, and holds what a gateway with 151,936 tokens was measured to take', () => {
+test('the budget grows with the vocabulary, and covers the measured memory of a gateway with 151,936 tokens', () => {
   const { total: small, parts } = gatewayBudget(settings, { vocab: 2048 }, 1e12);
   const { total } = gatewayBudget(settings, { vocab: 151_936 }, 1e12);
   expect(parts.tokenizer).toBe(2048 * 1500);

@@ -24,7 +24,7 @@ export const NODE = {
  * tokens of a subtree are a range of `ids`.
  */
 export interface TokenTrie {
-  /** [nodes + 1, 4] see NODE. The data of a node are contiguous, because a walk jumps between nodes. */
+  /** [nodes + 1, 4] data of each node, in the order of NODE. The data are contiguous, because a walk jumps between nodes. */
   readonly nodes: Int32Array;
   /** Number of nodes. */
   readonly size: number;
@@ -88,7 +88,7 @@ interface Node {
 function tokenTrie(size: number, tokens: TokenBytes[]): TokenTrie {
   tokens.sort((a, b) => Buffer.compare(a.text, b.text));
   const nodes: Node[] = [];
-  /** The path from the root to the end of the previous token. */
+  /** Path from the root to the end of the previous token. */
   const path: Node[] = [];
   let last: Uint8Array = new Uint8Array();
   const mask = emptyMask(size);
@@ -132,7 +132,7 @@ function tokenTrie(size: number, tokens: TokenBytes[]): TokenTrie {
   };
 }
 
-/** Masks of the tokens of limited lengths, computed when needed. */
+/** Returns a function that computes the mask of the tokens up to a length when needed, and caches it. */
 function masksByLength(
   size: number,
   ids: Uint32Array,
@@ -193,7 +193,7 @@ function childNode(trie: TokenTrie, node: number | undefined, byte: number): num
   return undefined;
 }
 
-/** Returns true if some token begins with these bytes and is longer. */
+/** Returns true if a trie has a token that begins with these bytes and is longer. */
 export function hasLonger({ plain, marked, long }: TokenTries, prefix: Uint8Array): boolean {
   return [plain, marked, long].some((trie) => {
     let node: number | undefined;

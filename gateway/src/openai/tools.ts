@@ -131,7 +131,7 @@ export function withToolConstraint(
 /** Grammar of the arguments of a tool. */
 interface Arguments {
   readonly grammar: Expression;
-  /** Set if the grammar does not enforce the schema. */
+  /** Warning for the client. Set if the grammar does not enforce the schema. */
   readonly warning?: string;
 }
 

@@ -8,7 +8,7 @@ function deadline(timeoutMs: number | 'auto') {
   return { records, deadline: new DraftDeadline({ timeoutMs, draftLength: 8, logger }) };
 }
 
-test('the timeout is the time of as many verify calls as a draft can save, within limits', () => {
+test('the timeout is the duration of the verify calls that a draft can save, within limits', () => {
   const { deadline: auto } = deadline('auto');
   expect(auto.milliseconds).toBe(10_000);
   auto.verified(20_000);

@@ -44,7 +44,7 @@ test('keeps the branches of a draft within its plan', async () => {
   expect(await draft(branches, { budget: 6, maxBranchLength: 3 })).toEqual(branches);
 });
 
-test('drops branches and tokens beyond the plan before it looks at them', async () => {
+test('drops branches and tokens beyond the plan without checking them', async () => {
   const plan = { budget: 5, maxBranchLength: 3 };
   const branches = [branch(0, 7, 8, 9, 10), branch(1, 11, 12, 999_999), branch(2, 13)];
   const surplus = Array.from({ length: 1000 }, () => branch(7, 999_999));

@@ -27,7 +27,7 @@ export function exclude(schemas: readonly unknown[], at: string, to: Applicators
       conflict ??= i < j ? [i, j] : [j, i];
       if (!isPair && item !== other) throw indistinct(at, conflict, '');
       others.push(to.complement(other));
-      // Of two equal schemas, neither is satisfied alone.
+      // No value satisfies only one of two equal schemas.
       if (item === other) break;
     }
     try {
