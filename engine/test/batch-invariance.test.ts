@@ -10,6 +10,16 @@ beforeAll(async () => {
 });
 afterAll(() => engine.dispose());
 
+/** Returns the engine with another `run`. */
+function withRun(run: TargetEngine['run']): TargetEngine {
+  return Object.assign(Object.create(engine), {
+    info: engine.info,
+    open: () => engine.open(),
+    close: (sequence: number) => engine.close(sequence),
+    run,
+  });
+}
+
 test('the ONNX engine is batch-invariant, and the check closes its sequences', async () => {
   const { invariant, rows, complete } = await checkBatchInvariance(engine);
   expect([invariant, complete]).toEqual([true, true]);
@@ -22,19 +32,14 @@ test('the check reports that a time limit ended it', async () => {
 });
 
 test('the check detects an engine whose last bit depends on the size of the run', async () => {
-  const unsteady: TargetEngine = Object.assign(Object.create(engine), {
-    info: engine.info,
-    open: () => engine.open(),
-    close: (sequence: number) => engine.close(sequence),
-    async run(slots: Parameters<TargetEngine['run']>[0]) {
-      const result = await engine.run(slots);
-      if (slots.length === 1) return result;
-      for (const { logProbabilities } of result.outputs) {
-        const bits = new Int32Array(logProbabilities.buffer, logProbabilities.byteOffset, logProbabilities.length);
-        bits[0] = (bits[0] ?? 0) ^ 1;
-      }
-      return result;
-    },
+  const unsteady = withRun(async (slots) => {
+    const result = await engine.run(slots);
+    if (slots.length === 1) return result;
+    for (const { logProbabilities } of result.outputs) {
+      const bits = new Int32Array(logProbabilities.buffer, logProbabilities.byteOffset, logProbabilities.length);
+      bits[0] = (bits[0] ?? 0) ^ 1;
+    }
+    return result;
   });
   expect((await checkBatchInvariance(unsteady)).invariant).toBe(false);
   expect((await checkBatchInvariance(unsteady, 0)).invariant).toBe(false);
@@ -58,14 +63,9 @@ test('a target whose graph writes into its caches is batch-invariant, and its re
 
 test('a check that the time limit ends has tried all chunk lengths', async () => {
   const counts: number[] = [];
-  const counted: TargetEngine = Object.assign(Object.create(engine), {
-    info: engine.info,
-    open: () => engine.open(),
-    close: (sequence: number) => engine.close(sequence),
-    run: (slots: Parameters<TargetEngine['run']>[0]) => {
-      counts.push(slots[0]?.tokens.length ?? 0);
-      return engine.run(slots);
-    },
+  const counted = withRun((slots) => {
+    counts.push(slots[0]?.tokens.length ?? 0);
+    return engine.run(slots);
   });
   await checkBatchInvariance(counted, 0);
   expect(counts[0]).toBe(128);
@@ -73,15 +73,10 @@ test('a check that the time limit ends has tried all chunk lengths', async () =>
 });
 
 test('time that a busy machine makes the check wait counts only in part', async () => {
-  const waiting: TargetEngine = Object.assign(Object.create(engine), {
-    info: engine.info,
-    open: () => engine.open(),
-    close: (sequence: number) => engine.close(sequence),
-    run: async (slots: Parameters<TargetEngine['run']>[0]) => {
-      const result = await engine.run(slots);
-      await sleep(30);
-      return result;
-    },
+  const waiting = withRun(async (slots) => {
+    const result = await engine.run(slots);
+    await sleep(30);
+    return result;
   });
   const started = performance.now();
   const { rows } = await checkBatchInvariance(waiting, 300);
