@@ -32,8 +32,8 @@ export interface FleetOptions {
   readonly verifyTimeout: number;
 }
 
-/** A port on which a process listens. */
-export type Door = Pick<Node, 'member' | 'port'>;
+/** A process, and a port on which it listens. */
+export type Endpoint = Pick<Node, 'member' | 'port'>;
 
 /** A verifier that was added, and the number of right answers before. */
 export interface Replica {
@@ -116,8 +116,8 @@ export class Fleet {
     return `https://127.0.0.1:${this.port}`;
   }
 
-  /** All servers: the gateway's two APIs, and all services. */
-  get doors(): Door[] {
+  /** Endpoints of all servers: the gateway's two APIs, and the services. */
+  get endpoints(): Endpoint[] {
     const { gateway: member, port, grpcPort } = this;
     return [{ member, port }, { member, port: grpcPort }, ...this.verifiers, ...this.drafters];
   }
@@ -207,7 +207,7 @@ export class Fleet {
       PTP_VERIFY_TIMEOUT_SECONDS: String(this.#verifyTimeout),
       PTP_RECOVERY_SECONDS: RECOVERY_SECONDS,
       PTP_DRAFT_MODE: 'overlap',
-      [NAMES_FILE]: join(this.#folder, 'names.json'),
+      [NAMES_FILE]: this.#names.path,
       CHAOS_DELAY_FILE: this.#delayOf('gateway'),
     };
     const preload = ['--import', join(ROOT, 'bench', 'chaos', 'in-gateway.ts')];

@@ -6,11 +6,11 @@ export const NAMES_FILE = 'CHAOS_NAMES_FILE';
 
 /** DNS names of the fleet and the addresses of each name, in a file that the gateway reads. */
 export class Names {
-  readonly #path: string;
+  readonly path: string;
   readonly #addresses: Record<string, string[]> = {};
 
   constructor(path: string) {
-    this.#path = path;
+    this.path = path;
     this.#write();
   }
 
@@ -25,7 +25,7 @@ export class Names {
   }
 
   #write(): void {
-    writeWhole(this.#path, JSON.stringify(this.#addresses));
+    writeWhole(this.path, JSON.stringify(this.#addresses));
   }
 }
 

@@ -127,8 +127,8 @@ test.skipIf(spawnSync('openssl', ['version']).status !== 0)(
     try {
       for (const server of servers) await once(server.listen(0, '127.0.0.1'), 'listening');
       const ports = servers.map((server) => (server.address() as AddressInfo).port);
-      const doors = ports.map((port) => ({ port, member: { running: true, kind: 'gateway' } }));
-      const fleet = { doors, tls, broken: [] } as unknown as Fleet;
+      const endpoints = ports.map((port) => ({ port, member: { running: true, kind: 'gateway' } }));
+      const fleet = { endpoints, tls, broken: [] } as unknown as Fleet;
       await tlsResets.stop(fleet, await tlsResets.start(fleet, new Random(1)));
       expect(fleet.broken).toEqual([]);
       for (const completed of handshakes) expect(completed).toHaveBeenCalled();

@@ -1,7 +1,7 @@
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Tls } from '@ptp/protocol/credentials';
-import type { Door } from '../fleet.ts';
+import type { Endpoint } from '../fleet.ts';
 import { connectTls } from '../handshake.ts';
 import type { FleetFault } from './fault.ts';
 
@@ -11,7 +11,7 @@ const GRACE_MS = 60_000;
 
 interface Storm {
   readonly over: AbortController;
-  readonly doors: readonly Door[];
+  readonly endpoints: readonly Endpoint[];
   /** Ports of the servers that have completed a handshake. */
   readonly completed: Set<number>;
 }
@@ -20,15 +20,15 @@ interface Storm {
 export const tlsResets: FleetFault<Storm> = {
   name: 'connections reset after their TLS handshake',
   lasts: [1000, 4000],
-  start({ doors, tls }) {
-    const storm = { over: new AbortController(), doors, completed: new Set<number>() };
+  start({ endpoints, tls }) {
+    const storm = { over: new AbortController(), endpoints, completed: new Set<number>() };
     void resetAll(storm, tls);
     return storm;
   },
-  async stop({ broken, tls }, { over, doors, completed }) {
+  async stop({ broken, tls }, { over, endpoints, completed }) {
     over.abort();
     const until = performance.now() + GRACE_MS;
-    for (const { member, port } of doors) {
+    for (const { member, port } of endpoints) {
       for (; member.running && !completed.has(port) && performance.now() < until; await sleep(100)) {
         handshakeThenReset(port, tls, 'session', completed);
       }
@@ -37,9 +37,9 @@ export const tlsResets: FleetFault<Storm> = {
   },
 };
 
-async function resetAll({ over, doors, completed }: Storm, tls: Tls): Promise<void> {
+async function resetAll({ over, endpoints, completed }: Storm, tls: Tls): Promise<void> {
   for (let round = 0; !over.signal.aborted; round++) {
-    for (const { port } of doors) {
+    for (const { port } of endpoints) {
       handshakeThenReset(port, tls, round % 2 === 0 ? 'secureConnect' : 'session', completed);
       await sleep(PAUSE_MS);
     }
