@@ -24,7 +24,7 @@ export const NODE = {
  * tokens of a subtree are a range of `ids`.
  */
 export interface TokenTrie {
-  /** [nodes + 1, 4] data of each node, in the order of NODE. The data are contiguous, because a walk jumps between nodes. */
+  /** [nodes + 1, 4] data of each node, in the order of NODE. The data are contiguous, because a walk jumps. */
   readonly nodes: Int32Array;
   /** Number of nodes. */
   readonly size: number;
