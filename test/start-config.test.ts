@@ -62,7 +62,7 @@ describe('the configuration file', () => {
     expect([http.target, grpc.target]).toEqual([listen, grpcListen]);
   });
 
-  test('has a port that replaces the one of its address', async () => {
+  test('has a port that replaces the port of the address', async () => {
     const { env } = await read('port: 8000\nlisten: 0.0.0.0:9000\n');
     expect(env).toMatchObject({ PTP_LISTEN: '0.0.0.0:8000', PTP_GRPC_LISTEN: '127.0.0.1:8001' });
   });

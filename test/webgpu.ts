@@ -11,7 +11,7 @@ export const webgpuMissing = missing();
 
 function missing(): string | undefined {
   if (process.platform !== 'linux' || process.arch !== 'x64') return 'they run on Linux on x86-64 only';
-  if (!existsSync(SWIFTSHADER)) return 'no chromium, whose SwiftShader is the software GPU';
+  if (!existsSync(SWIFTSHADER)) return 'no chromium, which contains the software GPU';
   const libraries = execFileSync('/sbin/ldconfig', ['-p'], { encoding: 'utf8' });
   return libraries.includes('libvulkan.so.1') ? undefined : 'no libvulkan1';
 }

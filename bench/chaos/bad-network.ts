@@ -78,7 +78,7 @@ export class BadNetwork {
       const next = waiting.shift();
       if (next && !to.destroyed) to.write(next);
     };
-    // A chunk is due no earlier than the one before it, also when the delay has become shorter.
+    // Chunks keep their order, even when the delay has become shorter.
     const now = performance.now();
     direction.dueMs = Math.max(direction.dueMs, now + this.delayMs);
     if (direction.dueMs > now) setTimeout(writeNext, direction.dueMs - now);

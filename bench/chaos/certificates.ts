@@ -9,7 +9,7 @@ export interface Identity {
   readonly ca: string;
 }
 
-/** A certificate authority of one fleet, whose files are in a folder. */
+/** Certificate authority of a fleet. Keeps its files in a folder. */
 export class Authority {
   readonly #folder: string;
   readonly #ca: { readonly cert: string; readonly key: string };

@@ -31,7 +31,7 @@ export const newTally = () => ({
 export type Tally = ReturnType<typeof newTally>;
 
 const PROMPTS = ['def read(', 'import os\n', 'class Node:\n    ', 'for i in range(', '    return '];
-/** Statuses of an overloaded server, and of one without a verifier. */
+/** Statuses of an overloaded server (429), and of a server without a verifier (503). */
 const REFUSALS: readonly number[] = [429, 503];
 /** Pause in milliseconds before a rejected client retries. */
 const RETRY_MS = 100;

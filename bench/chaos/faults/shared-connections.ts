@@ -14,7 +14,7 @@ export const hasHaproxy = spawnSync('haproxy', ['-v']).status === 0;
 
 const CANCELS_PER_SECOND = 100;
 const OTHERS = 2;
-/** Time in milliseconds in which the first call must complete, also if services have been killed. */
+/** Maximum time in milliseconds until the first call completes, even if services have been killed. */
 const START_MS = 60_000;
 const REQUEST = { prompt: { case: 'text', value: 'def' }, maxTokens: 40, seed: 1n } as const;
 

@@ -3,7 +3,7 @@ import type { FleetFault } from './fault.ts';
 
 const CLIENTS = 20;
 const LENGTH = 4_000_000;
-/** Number of bytes of each body that are sent. */
+/** Number of bytes sent of each body. */
 const SENT = 500_000;
 
 /** Bodies that stop before their end. */

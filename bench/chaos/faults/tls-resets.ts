@@ -6,7 +6,7 @@ import { connectTls } from '../handshake.ts';
 import type { FleetFault } from './fault.ts';
 
 const PAUSE_MS = 20;
-/** Time in milliseconds for a process that was hung or restarted meanwhile to complete a handshake. */
+/** Maximum time in milliseconds until a server, even a restarted one, completes a handshake after the fault. */
 const GRACE_MS = 60_000;
 
 interface Storm {

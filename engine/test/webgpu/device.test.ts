@@ -76,7 +76,7 @@ test('a model that no GPU runs is rejected before a start', async () => {
   await expect(gguf).rejects.toMatchObject({ field: 'PTP_DEVICE', message: expect.stringContaining('PTP_GPU_LAYERS') });
 });
 
-/** Opens the tiny target in a new process, because Vulkan reads its list of drivers once in each. Returns what it printed. */
+/** Opens the tiny target in a new process, as Vulkan reads its list of drivers once per process. Returns the output. */
 async function opened(device: string, drivers: string): Promise<string> {
   const script = `
     const { openTargetEngine } = await import('${new URL('../../src/open-engine.ts', import.meta.url)}');

@@ -7,7 +7,7 @@ import { accept } from '../../src/sampling/accept.ts';
 import { randomTokens } from '../../src/sampling/uniforms.ts';
 import type { DraftEngine, TargetEngine, TargetSlot } from '../../src/types.ts';
 
-// The tiny pair on a software GPU. A run takes a tenth of a second there, and a graph some seconds to compile, so all
+// The tiny pair runs on a software GPU. A run takes 0.1 s on it, and a graph takes some seconds to compile, so all
 // runs have several slots and use the same graph.
 
 const dir = fileURLToPath(new URL('../../../test/models/tiny', import.meta.url));
@@ -107,7 +107,7 @@ describe.skipIf(webgpuMissing)('on WebGPU', { timeout: 600_000 }, () => {
     }
   });
 
-  test('the drafter drafts what it drafts on the CPU', async () => {
+  test('the drafter drafts the same tokens as on the CPU', async () => {
     const tokens = randomTokens(2n, 20, 257);
     const drafts = [drafter, drafterOnCpu].map(async (engine) => {
       const slots = settings.map((sampling) => {
