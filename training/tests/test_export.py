@@ -71,6 +71,8 @@ FORMS = {
     "independent, tree, separate": {"method": "independent", "rank": 0, "kind": "separate", "own": OWN},
     "o, tree, separate, sequential head": {"method": "o", "rank": 8, "kind": "separate", "own": OWN},
 }
+SETTINGS = [(0.7, 50.0, 0.9), (0.0, 0.0, 1.0), (1.0, 0.0, 1.0)]
+"""Temperature, top-k and top-p."""
 
 
 def some_tokens(form: dict) -> torch.Tensor | None:
@@ -331,7 +333,7 @@ def drafts(target: Target, drafter: Drafter, model, tokens: list[int], setting, 
     return out["draft"][:count], out["confidence"][:count], *expected
 
 
-@pytest.mark.parametrize("setting", [(0.7, 50.0, 0.9), (0.0, 0.0, 1.0), (1.0, 0.0, 1.0)])
+@pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("slots", [1, 4])
 def test_drafter_graph_equals_the_module(pair, folder, tokens, setting, slots):
     model = session(folder / f"drafter.b{slots}.onnx")
@@ -348,9 +350,7 @@ def test_drafter_graph_in_the_default_form_is_near_the_module(name, tokens, tmp_
     facts = {"drafter": {"yield_curve": [0, 1, 1, 1, 1], "accuracy_by_position": [1, 0, 0, 0]}}
     export.write_folder(*pair, byte_tokenizer().to_str().encode(), tmp_path, "test", facts)
     model = session(tmp_path / "drafter.b1.onnx")
-    found = [
-        drafts(*pair, model, tokens, setting, 1) for setting in [(0.7, 50.0, 0.9), (0.0, 0.0, 1.0), (1.0, 0.0, 1.0)]
-    ]
+    found = [drafts(*pair, model, tokens, setting, 1) for setting in SETTINGS]
     draft, confidence, expected, chances = (np.concatenate(parts) for parts in zip(*found, strict=True))
     equal = draft == expected
     assert equal.mean() >= 0.95

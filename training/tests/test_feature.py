@@ -1,12 +1,13 @@
 """Tests of `feature` drafters: the module, and its graph against the module."""
 
 import pathlib
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from test_export import CONFIG, Cache, context_feeds, liven, run, session, some_tokens, storable
+from test_export import CONFIG, SETTINGS, Cache, context_feeds, liven, run, session, some_tokens, storable
 from tiny_pair import byte_tokenizer
 
 from ptp_train.export import model_folder as export
@@ -26,7 +27,6 @@ FORMS = {
     "o, tree": {"rank": 0, "method": "o"},
     "c, tree, shortlist": {"rank": 8, "shortlist": 100},
 }
-SETTINGS = [(0.7, 50.0, 0.9), (0.0, 0.0, 1.0), (1.0, 0.0, 1.0)]
 
 
 @pytest.fixture(scope="module", params=FORMS)
@@ -38,13 +38,16 @@ def pair(request):
     return storable(target, drafter)
 
 
+def write(pair, out: pathlib.Path, **form) -> pathlib.Path:
+    facts = {"drafter": {"yield_curve": [0, 1, 1, 1, 1], "accuracy_by_position": [1, 0, 0, 0]}}
+    export.write_folder(*pair, byte_tokenizer().to_str().encode(), out, "test", facts, **form)
+    return out
+
+
 @pytest.fixture(scope="module")
 def folder(pair, tmp_path_factory) -> pathlib.Path:
-    out = tmp_path_factory.mktemp("model")
-    facts = {"drafter": {"yield_curve": [0, 1, 1, 1, 1], "accuracy_by_position": [1, 0, 0, 0]}}
     exact = export.Form(storage="exact")  # float16 would round the sequential head's matrix of corrections.
-    export.write_folder(*pair, byte_tokenizer().to_str().encode(), out, "test", facts, drafter_form=exact)
-    return out
+    return write(pair, tmp_path_factory.mktemp("model"), drafter_form=exact)
 
 
 @pytest.fixture(scope="module")
@@ -147,11 +150,14 @@ def check_feeds(parts: list[tuple[Asked, int]], steps: int) -> dict:
     return feeds
 
 
-@pytest.mark.parametrize("slots", [1, 4])
-def test_the_graph_finds_where_a_block_goes_wrong_and_drafts_from_there(pair, folder, tokens, slots):
+def checked(
+    pair, model, tokens: list[int], slots: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, list[int], np.ndarray]]:
+    """Asserts that the graph `model` accepts the right tokens of some blocks and picks the target's next token. Yields
+    the remaining draft and its confidences, and those of the module, for each block.
+    """
     target, drafter = pair
     c = drafter.config
-    model = session(folder / f"drafter.b{slots}.onnx")
     rng = np.random.default_rng(5)
     steps = LENGTH - 1
     # (tokens before, length of the block, number of its tokens that are right, sampling)
@@ -183,8 +189,26 @@ def test_the_graph_finds_where_a_block_goes_wrong_and_drafts_from_there(pair, fo
             expected, chances = drafted(
                 target, drafter, a.text + a.block[:right], a.u[right : right + LENGTH], a.setting
             )
-            assert [*out["given"][i], *out["draft"][i]] == expected
-            np.testing.assert_allclose(out["confidence"][i], chances, atol=1e-4, rtol=0)
+            assert out["given"][i].tolist() == expected[:1]
+            yield out["draft"][i], out["confidence"][i], expected[1:], chances
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+def test_the_graph_finds_where_a_block_goes_wrong_and_drafts_from_there(pair, folder, tokens, slots):
+    results = list(checked(pair, session(folder / f"drafter.b{slots}.onnx"), tokens, slots))
+    assert len(results) == 4
+    for draft, confidence, expected, chances in results:
+        assert draft.tolist() == expected
+        np.testing.assert_allclose(confidence, chances, atol=1e-4, rtol=0)
+
+
+def test_the_graph_in_the_default_form_is_near_the_module(pair, tokens, tmp_path):
+    model = session(write(pair, tmp_path) / "drafter.b1.onnx")
+    columns = zip(*checked(pair, model, tokens, 1), strict=True)
+    draft, confidence, expected, chances = (np.concatenate(column) for column in columns)
+    equal = draft == expected
+    assert equal.mean() >= 0.9
+    np.testing.assert_allclose(confidence[equal], chances[equal], atol=2e-3, rtol=0)
 
 
 def test_a_reader_becomes_a_feature_drafter(pair):
