@@ -40,7 +40,7 @@ def folder(tmp_path_factory):
     ptp_train("target", "--data", root / "tokens", "--out", root / "target.pt", *small, "--tokens", 4096)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(samples, "PROMPTS", ((64, 1.0),))
-        for split in ("train", "held_files"):
+        for split, conditions in (("train", ()), ("held_files", ("--conditions", "0.7,50,0.9"))):
             made = (
                 "--target",
                 root / "target.pt",
@@ -51,7 +51,7 @@ def folder(tmp_path_factory):
                 "--split",
                 split,
             )
-            ptp_train("teacher-samples", *made, "--sequences", 8, "--batch", 8, "--threads", 1)
+            ptp_train("teacher-samples", *made, *conditions, "--sequences", 8, "--batch", 8, "--threads", 1)
     pair = ("--target", root / "target.pt", "--samples", root / "samples", "--threads", 1)
     ptp_train("distill", *pair, "--out", root / "drafter.pt", "--steps", 1, "--completions", 16, "--length", 4)
     return root
