@@ -8,13 +8,13 @@ import { basename, join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { checkSpace } from '@ptp/service-kit/models/disk';
 import { formatBytes } from '@ptp/service-kit/models/progress';
-import { venvPython } from './start-python.ts';
+import { converterSteps, venvPython } from './start-python.ts';
 import { StartError, say } from './supervisor.ts';
 import { weightBytes, weightFiles } from './weights.ts';
 
 /**
- * Number of bytes of disk space that the conversion needs per byte of the folder's weights. The weights are mostly
- * 16-bit, and the conversion writes a float32 checkpoint and a float16 GGUF.
+ * Number of bytes of disk space that the conversion may need per byte of the folder's weights. The weights are mostly
+ * 16-bit, and the conversion writes a checkpoint in their format and a float16 GGUF. The rest is a margin.
  */
 const SPACE = 3;
 
@@ -62,9 +62,8 @@ function fingerprint(folder: string): string {
 function findPython(folder: string): string {
   const python = process.env.PTP_PYTHON || venvPython(process.env);
   if (spawnSync(python, ['-c', 'import ptp_train, gguf'], { stdio: 'ignore' }).status === 0) return python;
-  const steps = "`python3 -m venv training/.venv` and `training/.venv/bin/pip install -e 'training[convert]'`";
   throw new StartError(
-    `${folder} is a Hugging Face model, which must be converted to GGUF with Python: run ${steps}, then start again, or name a GGUF file`,
+    `${folder} is a Hugging Face model, which must be converted to GGUF with Python: run ${converterSteps(process.env)}, then start again, or name a GGUF file`,
   );
 }
 

@@ -47,6 +47,16 @@ export function venvPython(env: NodeJS.ProcessEnv, training = TRAINING): string 
   );
 }
 
+/** Returns the commands that install the converter of Hugging Face models into the environment of `venvPython`. */
+export function converterSteps(env: NodeJS.ProcessEnv, training = TRAINING): string {
+  const parent = venvParent(env, training);
+  const [venv, pkg] =
+    parent === training
+      ? ['training/.venv', "-e 'training[convert]'"]
+      : [join(parent, '.venv'), `'${training}[convert]'`];
+  return `\`python3 -m venv ${venv}\` and \`${venv}/bin/pip install ${pkg}\``;
+}
+
 /** Returns the folder of the environment: training/, or a cache folder for the npm package (npm replaces its files). */
 function venvParent(env: NodeJS.ProcessEnv, training: string): string {
   const caches = userCaches(env);

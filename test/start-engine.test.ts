@@ -9,7 +9,7 @@ import { prepareEngines } from '../scripts/start-engine.ts';
 import { draftShare } from '../scripts/start-gpus.ts';
 import { prepareModels } from '../scripts/start-model.ts';
 import type { EngineFlags } from '../scripts/start-options.ts';
-import { enginePython } from '../scripts/start-python.ts';
+import { converterSteps, enginePython } from '../scripts/start-python.ts';
 import { shares } from '../scripts/start-threads.ts';
 import { weightBytes, weightFiles } from '../scripts/weights.ts';
 import { FakeHub } from '../service-kit/test/testing/fake-hub.ts';
@@ -218,6 +218,14 @@ describe.skipIf(process.platform === 'win32')('the Python for workers', () => {
     expect(await readFile(log, 'utf8')).toContain(`--editable ${caches}[serve]`);
     expect(await readdir(join(caches, 'src'))).toEqual(['engine.py']);
     expect((await readdir(training)).sort()).toEqual(['pyproject.toml', 'src']);
+  });
+
+  test('is installed by hand outside node_modules too', () => {
+    const training = join(home, 'node_modules', 'ptp-server', 'training');
+    const venv = join(home, 'ptp-server', 'training', '.venv');
+    expect(converterSteps(env, training)).toBe(
+      `\`python3 -m venv ${venv}\` and \`${venv}/bin/pip install '${training}[convert]'\``,
+    );
   });
 
   test('is not installed without the disk space', async () => {
