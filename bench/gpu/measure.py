@@ -38,7 +38,9 @@ def synchronize(target: TargetModel) -> None:
 
 
 def self_check(target: TargetModel) -> dict:
-    """Compares picks and log-probabilities bit by bit between chunks and batches, as engine/src/batch-invariance.ts."""
+    """Compares picks and log-probabilities bit by bit between chunks and batches, like engine/src/batch-invariance.ts, but
+    without chunks of mixed lengths.
+    """
     tokens = text(target, LENGTH)
 
     def rows_of(chunk: int, others: int, end: int) -> list[tuple[int, float]]:
