@@ -9,7 +9,7 @@ import { Authority, type Identity } from './certificates.ts';
 import { newTally } from './clients.ts';
 import { freePort } from './free-port.ts';
 import { type LoopDelays, readLoopDelay } from './loop-delay.ts';
-import { Member, ROOT } from './member.ts';
+import { Member, ROOT, yieldCores } from './member.ts';
 import { NAMES_FILE, Names } from './names.ts';
 import { type Node, openSequences, stopNode } from './node.ts';
 
@@ -105,6 +105,7 @@ export class Fleet {
       fleet.#idle.start();
       fleet.gateway.start();
       await fleet.ready();
+      yieldCores(process);
       return fleet;
     } catch (error) {
       await fleet.stop();

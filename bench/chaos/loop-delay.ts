@@ -1,5 +1,5 @@
-import { readFileSync } from 'node:fs';
-import { createHistogram, type Histogram, monitorEventLoopDelay } from 'node:perf_hooks';
+import { openSync, readFileSync, readSync } from 'node:fs';
+import { createHistogram, type RecordableHistogram } from 'node:perf_hooks';
 import { writeWhole } from './write-whole.ts';
 
 /** Interval of the timers in milliseconds. The delay is the time beyond this interval. */
@@ -7,7 +7,7 @@ const RESOLUTION_MS = 10;
 /** Interval in milliseconds at which the delay is written. */
 const WRITE_MS = 1_000;
 
-/** Delay of an event loop, or CPU time of one turn, in milliseconds. */
+/** Milliseconds. */
 export interface LoopDelay {
   readonly p50: number;
   readonly p999: number;
@@ -15,43 +15,36 @@ export interface LoopDelay {
 }
 
 export interface LoopDelays {
-  /** Time by which timers were late, which includes the time in which the thread waited for a core. */
+  /** Time by which timers were late. */
   readonly delay: LoopDelay;
-  /** CPU time of the thread between two timers, which a busy machine does not extend. */
-  readonly cpu: LoopDelay;
+  /** The part of the delay in which the thread ran or was blocked, without the time in which it waited for a core. */
+  readonly held: LoopDelay;
 }
 
 /** Measures the event loop of this thread from now on. */
 export function measureLoopDelay() {
-  const delay = monitorEventLoopDelay({ resolution: RESOLUTION_MS });
-  const cpu = createHistogram();
-  let before = cpuMicros();
+  const [delay, held] = [createHistogram(), createHistogram()];
+  let before = { at: performance.now(), waited: waitedForCore() };
   const timer = setInterval(() => {
-    const now = cpuMicros();
-    cpu.record(Math.max(1, now - before));
+    const now = { at: performance.now(), waited: waitedForCore() };
+    const late = now.at - before.at - RESOLUTION_MS;
+    record(delay, late);
+    record(held, timeHeld(late, now.waited - before.waited));
     before = now;
   }, RESOLUTION_MS).unref();
-  delay.enable();
   return {
-    read: (): LoopDelays => ({ delay: millisOf(delay, 1e6, RESOLUTION_MS), cpu: millisOf(cpu, 1e3, 0) }),
+    read: (): LoopDelays => ({ delay: millisOf(delay), held: millisOf(held) }),
     reset() {
       delay.reset();
-      cpu.reset();
+      held.reset();
     },
-    stop() {
-      delay.disable();
-      clearInterval(timer);
-    },
+    stop: () => clearInterval(timer),
   };
 }
 
-/**
- * Returns the time in milliseconds, p99.9, for which the event loop was held, minus the delay of an idle process on the
- * same machine. The time in which the thread waited for a core does not count. The delay of the idle process is
- * subtracted because input accumulates during this wait and makes the next turn longer.
- */
-export function timeHeld({ delay, cpu }: LoopDelays, idle?: LoopDelays): number {
-  return Math.max(0, Math.min(delay.p999, cpu.p999) - (idle?.delay.p999 ?? 0));
+/** Returns the part of a delay for which the thread itself is the cause. All figures are milliseconds. */
+export function timeHeld(late: number, waited: number): number {
+  return Math.max(0, late - waited);
 }
 
 /** Writes the delays of this process to a file, every second. SIGUSR2 starts the measurement again. */
@@ -65,13 +58,27 @@ export function readLoopDelay(path: string): LoopDelays {
   return JSON.parse(readFileSync(path, 'utf8'));
 }
 
-function cpuMicros(): number {
-  const { user, system } = process.threadCpuUsage();
-  return user + system;
+/** Returns a function that reads the time in milliseconds for which this thread has waited for a core so far. */
+function coreWaits(): () => number {
+  // On other systems, the whole delay counts.
+  if (process.platform !== 'linux') return () => 0;
+  const statistics = openSync('/proc/thread-self/schedstat', 'r');
+  const bytes = Buffer.alloc(100);
+  return () => {
+    const length = readSync(statistics, bytes, 0, bytes.length, 0);
+    return Number(bytes.toString('latin1', 0, length).split(' ')[1]) / 1e6;
+  };
 }
 
-function millisOf(histogram: Histogram, unit: number, expected: number): LoopDelay {
-  const millis = (value: number) => Math.round(Math.max(0, value / unit - expected) * 10) / 10;
+const waitedForCore = coreWaits();
+
+/** Records milliseconds in a histogram of microseconds. */
+function record(histogram: RecordableHistogram, millis: number): void {
+  histogram.record(Math.max(1, Math.round(millis * 1000)));
+}
+
+function millisOf(histogram: RecordableHistogram): LoopDelay {
+  const millis = (micros: number) => Math.round(micros / 100) / 10;
   return {
     p50: millis(histogram.percentile(50)),
     p999: millis(histogram.percentile(99.9)),

@@ -1,12 +1,16 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync } from 'node:fs';
+import { constants, getPriority, setPriority } from 'node:os';
 import { join } from 'node:path';
 import type { Identity } from './certificates.ts';
 
 export const ROOT = join(import.meta.dirname, '..', '..');
 /** Pause in milliseconds before a process that ended unexpectedly is started again. */
 const RESTART_MS = 500;
+const PRIORITY = getPriority();
+/** Difference (nice) between the gateway's priority and the lower one of services and clients. */
+const YIELDED = 10;
 
 export type Kind = 'verifier' | 'drafter' | 'gateway' | 'engine' | 'idle';
 
@@ -55,6 +59,7 @@ export class Member {
       stdio: ['ignore', 'inherit', 'inherit'],
     });
     this.#child = child;
+    if (this.kind !== 'gateway' && this.kind !== 'idle') yieldCores(child);
     child.once('exit', (code, signal) => {
       if (this.#child !== child || this.#ending) return;
       if (!this.#lostEngine) this.#onCrash(`${this.kind} ended unexpectedly: ${signal ?? `exit status ${code}`}`);
@@ -101,4 +106,12 @@ export class Member {
     this.#child.kill(signal);
     await ended;
   }
+}
+
+/**
+ * Gives a process a lower priority than the gateway's. In production, the gateway does not share its cores with clients
+ * and services. Here, each service that starts would otherwise delay its event loop.
+ */
+export function yieldCores({ pid }: { readonly pid?: number | undefined }): void {
+  if (pid !== undefined) setPriority(pid, Math.min(constants.priority.PRIORITY_LOW, PRIORITY + YIELDED));
 }

@@ -3,7 +3,6 @@ import { Random } from '../random.ts';
 import { machine, quantile } from '../statistics.ts';
 import { askQuestions, keepAsking, newTally, type Question, type Tally } from './clients.ts';
 import type { Fleet } from './fleet.ts';
-import { timeHeld } from './loop-delay.ts';
 import { injectFaults } from './schedule.ts';
 import { type Usage, usageOf } from './usage.ts';
 
@@ -26,7 +25,7 @@ export async function run(fleet: Fleet, options: RunOptions) {
   fleet.resetDelays();
   const { faults, usage } = await underLoad(fleet, questions, options);
   const { delays, tally, replicas } = fleet;
-  const held = timeHeld(delays.gateway, delays.idle);
+  const held = delays.gateway.held.p999;
   await fleet.ready();
   const left = await sequencesLeft(fleet);
   const handles = fleet.gateway.usage.handles - before;
@@ -55,7 +54,7 @@ export async function run(fleet: Fleet, options: RunOptions) {
     errors,
     gap_ms: { p50: gap(0.5), p90: gap(0.9), p99: gap(0.99), max: gap(1) },
     ...promises,
-    loop_ms: { held, ...delays },
+    loop_ms: delays,
     gateway_handles: { before, after: before + handles },
     replicas,
     ...(problems.length > 0 && { problems }),

@@ -15,7 +15,7 @@ import { FAULT_NAMES } from '../chaos/faults/index.ts';
 import { tlsResets } from '../chaos/faults/tls-resets.ts';
 import type { Fleet } from '../chaos/fleet.ts';
 import { servedCertificate } from '../chaos/handshake.ts';
-import { timeHeld } from '../chaos/loop-delay.ts';
+import { measureLoopDelay, timeHeld } from '../chaos/loop-delay.ts';
 import { Member } from '../chaos/member.ts';
 import { promisesOf } from '../chaos/run.ts';
 import { injectFaults } from '../chaos/schedule.ts';
@@ -36,13 +36,18 @@ test('an error status is a failure, except those of an overloaded server and of 
   expect(tally.errors).toEqual({ 'status 500': 1, 'status 400': 1, reset: 1 });
 });
 
-test('waiting for a core does not count as holding the event loop', () => {
-  const at = (p999: number) => ({ p50: 0, p999, max: p999 });
-  const delays = (delay: number, cpu: number) => ({ delay: at(delay), cpu: at(cpu) });
-  expect(timeHeld(delays(400, 8))).toBe(8);
-  expect(timeHeld(delays(400, 380))).toBe(380);
-  expect(timeHeld(delays(400, 90), delays(60, 0))).toBe(30);
-  expect(timeHeld(delays(50, 380), delays(60, 0))).toBe(0);
+test('waiting for a core does not count as holding the event loop, but blocked system calls do', async () => {
+  expect(timeHeld(400, 392)).toBe(8);
+  expect(timeHeld(-1, 0)).toBe(0);
+  const loop = measureLoopDelay();
+  const turn = () => new Promise((resolve) => setTimeout(resolve, 15));
+  await turn();
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 200);
+  await turn();
+  loop.stop();
+  const { delay, held } = loop.read();
+  expect(held.max).toBeGreaterThan(150);
+  expect(held.max).toBeLessThanOrEqual(delay.max);
 });
 
 test('a run without a right answer, or without a fault, breaks a promise', () => {

@@ -1,7 +1,7 @@
 import { inspect } from 'node:util';
 import { createLogger } from '@ptp/service-kit/log';
 import fc from 'fast-check';
-import { measureLoopDelay, timeHeld } from '../../bench/chaos/loop-delay.ts';
+import { measureLoopDelay } from '../../bench/chaos/loop-delay.ts';
 
 export const SEED = Number(process.env.PTP_FUZZ_SEED ?? 1);
 /** Number of inputs tried concurrently. Set PTP_FUZZ_LANES to 1 to identify the input that fails. */
@@ -77,7 +77,7 @@ export async function fuzz<T>({ what, count, inputs, attempt, atRest }: Fuzz<T>)
       reportProgress(what, done, count, began, seen);
   }
   loop.stop();
-  if (count >= REPORT_EVERY) checkHeld(what, timeHeld(loop.read()));
+  if (count >= REPORT_EVERY) checkHeld(what, loop.read().held.p999);
   return seen;
 }
 
