@@ -55,6 +55,8 @@ export class Tls {
   readonly #onRefusal: (subject: string) => void;
   readonly #refused = new Set<string>();
   #current: Identity;
+  /** Fingerprint of the current certificate. Parsing the certificate again for each connection would take longer. */
+  #fingerprint: string;
   #rejected = '';
 
   /** @throws PtpError `failed_precondition` if the files cannot be used */
@@ -66,6 +68,7 @@ export class Tls {
     this.#names = names;
     this.#onError = onError;
     this.#current = readIdentity(files, names);
+    this.#fingerprint = fingerprintOf(this.#current);
     const reload = () => this.reload();
     for (const file of Object.values(files)) {
       if (file !== undefined) watchFile(file, { interval: refreshMs, persistent: false }, reload);
@@ -89,6 +92,7 @@ export class Tls {
       this.#rejected = '';
       if (isSame(next, this.#current)) return;
       this.#current = next;
+      this.#fingerprint = fingerprintOf(next);
     } catch (error) {
       const failure = error as PtpError;
       if (failure.message !== this.#rejected) this.#onError(failure);
@@ -115,8 +119,8 @@ export class Tls {
   /** Returns true if a client with the certificate, whose chain has been verified, may call this server. */
   admits(certificate: X509Certificate | undefined): boolean {
     if (!this.mutual || this.#clients.length === 0) return true;
-    if (certificate && (this.#isOwn(certificate) || this.#clients.some((name) => hasName(certificate, name))))
-      return true;
+    const isOwn = certificate?.fingerprint256 === this.#fingerprint;
+    if (isOwn || (certificate && this.#clients.some((name) => hasName(certificate, name)))) return true;
     const subject = subjectOf(certificate);
     if (!this.#refused.has(subject) && this.#refused.size < REFUSALS_REPORTED) {
       this.#refused.add(subject);
@@ -125,15 +129,15 @@ export class Tls {
     return false;
   }
 
-  #isOwn({ fingerprint256 }: X509Certificate): boolean {
-    return new X509Certificate(this.#current.cert).fingerprint256 === fingerprint256;
-  }
-
   client(): ChannelCredentials {
     return this.mutual
       ? experimental.createCertificateProviderChannelCredentials(this.#provider, this.#provider)
       : credentials.createSsl();
   }
+}
+
+function fingerprintOf({ cert }: Identity): string {
+  return new X509Certificate(cert).fingerprint256;
 }
 
 function hasName(certificate: X509Certificate, name: string): boolean {

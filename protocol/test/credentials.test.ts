@@ -1,4 +1,5 @@
 import { execFile, spawnSync } from 'node:child_process';
+import { X509Certificate } from 'node:crypto';
 import { readdirSync } from 'node:fs';
 import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -134,19 +135,25 @@ describe.skipIf(!hasOpenssl)('mutual TLS between services', () => {
   });
 
   test('keeps the last good pair while a renewal is half done, and says so once', async () => {
-    const half = { cert: file('half.crt'), key: file('half.key') };
+    const half = { cert: file('half.crt'), key: file('half.key'), ca: file('ca.crt') };
     for (const end of ['crt', 'key']) await copyFile(file(`verifier.${end}`), file(`half.${end}`));
     const errors: Error[] = [];
-    const renewing = new Tls(half, { refreshMs: 60_000, onError: (error) => errors.push(error) });
+    const onError = (error: Error) => errors.push(error);
+    const renewing = new Tls(half, { refreshMs: 60_000, onError, clients: ['nobody'] });
+    const certificates = await Promise.all(['verifier.crt', 'gateway.crt'].map((name) => readFile(file(name))));
+    // Apart from the clients in the list, only the server's own certificate is admitted.
+    const admitted = () => certificates.map((pem) => renewing.admits(new X509Certificate(pem)));
     const before = renewing.identity;
     await copyFile(file('gateway.crt'), half.cert);
     renewing.reload();
     renewing.reload();
     expect(renewing.identity).toBe(before);
+    expect(admitted()).toEqual([true, false]);
     expect(errors.map(({ message }) => message)).toEqual([expect.stringContaining(half.key)]);
     await copyFile(file('gateway.key'), half.key);
     renewing.reload();
     expect(renewing.identity).not.toEqual(before);
+    expect(admitted()).toEqual([false, true]);
     expect(() => new Tls({ cert: file('gateway.crt'), key: file('verifier.key') })).toThrow(/cannot be used together/);
   });
 
