@@ -14,6 +14,7 @@ import {
 import { type ImplementedService, implement, type RunningServer, serve } from '@ptp/protocol/server';
 import { pino } from 'pino';
 import { afterEach, expect, test, vi } from 'vitest';
+import { localAddresses } from '../../scripts/local-address.ts';
 import { openDraftEngine, openTargetEngine } from '../src/remote/engine.ts';
 import { engineService } from '../src/testing/engine-service.ts';
 import { FakeTargetEngine } from '../src/testing/fake-engine.ts';
@@ -40,7 +41,7 @@ afterEach(async () => {
 async function newAddress(): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), 'ptp-remote-'));
   cleanups.push(() => rm(folder, { recursive: true }));
-  return `unix:${join(folder, 'socket')}`;
+  return (await localAddresses(folder, ['engine'])).engine;
 }
 
 async function listening(address: string, ...services: ImplementedService[]): Promise<RunningServer> {

@@ -181,7 +181,8 @@ describe.skipIf(!hasOpenssl)('mutual TLS between services', () => {
     expect(renewing.identity).not.toBe(identity);
   });
 
-  test('connections that are reset right after their handshake leave nothing behind', async () => {
+  // Other systems have no list of the open files of a process.
+  test.skipIf(process.platform !== 'linux')('connections that are reset after their handshake are closed', async () => {
     // A second process, because the reset must arrive in the event-loop turn in which the handshake ends.
     const [cert, key, port] = [file('gateway.crt'), file('gateway.key'), server.address.split(':')[1] ?? ''];
     const sockets = () => readdirSync('/proc/self/fd').length;

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { isHuggingFaceFolder, loadManifest } from '../src/manifest.ts';
 
@@ -115,7 +115,7 @@ test('finds the chat template in either file', async () => {
 });
 
 test('the name is that of the folder, or on the hub', async () => {
-  expect((await described({})).id).toBe(dir.split('/').at(-1));
+  expect((await described({})).id).toBe(basename(dir));
   const snapshot = join(dir, 'models--Qwen--Qwen3-0.6B', 'snapshots', 'c0ffee');
   await mkdir(snapshot, { recursive: true });
   await folder({ config: { ...CONFIG, eos_token_id: 3 }, tokenizer: fixture.tokenizer }, snapshot);

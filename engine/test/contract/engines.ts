@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import type { Worker } from 'node:worker_threads';
 import { serve } from '@ptp/protocol/server';
 import { pino } from 'pino';
+import { localAddresses } from '../../../scripts/local-address.ts';
 import { ggufFolder, ggufMissing } from '../../../test/gguf.ts';
 import { startWorker, type Worker as TorchWorker, torchMissing, torchModels } from '../../../test/torch.ts';
 import { openDraftEngine, openTargetEngine } from '../../src/open-engine.ts';
@@ -169,7 +170,7 @@ async function inThread<E>(opening: Promise<E>): Promise<Opened<E>> {
 }
 
 /**
- * Serves an engine on a unix socket and connects to it. Only the connection is disposed of with the engine; `release`
+ * Serves an engine at an address of this machine and connects to it. Only the connection is disposed of with the engine; `release`
  * stops the server and the engine behind it.
  */
 export async function remote<E extends TargetEngine | DraftEngine>(
@@ -178,7 +179,7 @@ export async function remote<E extends TargetEngine | DraftEngine>(
   options: EngineOptions,
 ): Promise<Opened<E>> {
   const folder = await mkdtemp(join(tmpdir(), 'ptp-engine-'));
-  const address = `unix:${join(folder, 'socket')}`;
+  const { engine: address } = await localAddresses(folder, ['engine']);
   const server = await serve({ address, services: [engineService(local)], logger: pino({ level: 'silent' }) });
   const release = async () => {
     await server.close(0);
