@@ -14,31 +14,24 @@ import { fileURLToPath } from 'node:url';
 import { runNpm } from './npm.mjs';
 import { ownNodePackage, spawnable } from './own-node.mjs';
 import { pruneNativeFiles } from './prune-native-files.mjs';
+import { reasonToInstall } from './reason-to-install.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const bin = join(root, 'node_modules', '.bin');
 const windows = process.platform === 'win32';
 
-/** @returns {Record<string, {version?: string, optional?: boolean, link?: boolean, dev?: boolean}>} path -> package */
+/** @returns {import('./reason-to-install.mjs').Packages} */
 function packagesIn(lockfile) {
   return JSON.parse(readFileSync(join(root, lockfile), 'utf8')).packages;
 }
 
-/** @returns the reason why an install is needed, or undefined if node_modules matches package-lock.json */
-function reasonToInstall(serving) {
-  const wanted = packagesIn('package-lock.json');
-  let installed;
+/** @returns {import('./reason-to-install.mjs').Packages | undefined} */
+function installedPackages() {
   try {
-    installed = packagesIn(join('node_modules', '.package-lock.json'));
+    return packagesIn(join('node_modules', '.package-lock.json'));
   } catch {
-    return 'node_modules is missing';
+    return undefined;
   }
-  for (const [path, { version, optional, link, dev }] of Object.entries(wanted)) {
-    if (!path.includes('node_modules/') || link || (serving && dev)) continue;
-    const found = installed[path];
-    if (found ? found.version !== version : !optional) return `${path} is not at ${version}`;
-  }
-  return undefined;
 }
 
 function install(reason, serving) {
@@ -76,7 +69,7 @@ const args = process.argv.slice(2);
 const serving = args[0] === '--serving';
 const tooOld = `needs Node 24 on ${process.platform} ${process.arch}, got ${process.versions.node}`;
 if (major < 24 && !packagesIn('package-lock.json')[ownNodePackage]) exit(tooOld);
-const reason = reasonToInstall(serving);
+const reason = reasonToInstall(packagesIn('package-lock.json'), installedPackages(), serving);
 if (reason) install(reason, serving);
 const command = serving ? args.slice(1) : args;
 const ownNode = existsSync(join(bin, windows ? 'node.cmd' : 'node'));

