@@ -1,12 +1,10 @@
 // Plain JavaScript, because with-install.mjs runs on any Node from version 20.
 
-/** @typedef {Record<string, {version?: string, optional?: boolean, link?: boolean, dev?: boolean}>} Packages */
-
 /**
  * Returns the reason why an install is needed, or undefined if the installed packages match package-lock.json.
  *
- * @param {Packages} wanted packages in package-lock.json, by path
- * @param {Packages | undefined} installed packages in node_modules, if it exists
+ * @param {import('./reason-to-install.d.mts').Packages} wanted packages in package-lock.json, by path
+ * @param {import('./reason-to-install.d.mts').Packages | undefined} installed packages in node_modules, if it exists
  * @param {boolean} serving true if the development dependencies are not needed
  */
 export function reasonToInstall(wanted, installed, serving) {

@@ -20,12 +20,12 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const bin = join(root, 'node_modules', '.bin');
 const windows = process.platform === 'win32';
 
-/** @returns {import('./reason-to-install.mjs').Packages} */
+/** @returns {import('./reason-to-install.d.mts').Packages} */
 function packagesIn(lockfile) {
   return JSON.parse(readFileSync(join(root, lockfile), 'utf8')).packages;
 }
 
-/** @returns {import('./reason-to-install.mjs').Packages | undefined} */
+/** @returns {import('./reason-to-install.d.mts').Packages | undefined} */
 function installedPackages() {
   try {
     return packagesIn(join('node_modules', '.package-lock.json'));

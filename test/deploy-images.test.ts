@@ -1,8 +1,9 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { access, cp, mkdir, mkdtemp, readdir, readFile, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { dirname, join, matchesGlob } from 'node:path';
+import { basename, dirname, join, matchesGlob } from 'node:path';
 import { promisify } from 'node:util';
 import { SETTING_NAMES } from '@ptp/service-kit/setting-names';
 import { validate } from 'dockerfile-utils';
@@ -12,6 +13,7 @@ import { freePort } from '../bench/chaos/free-port.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 const DEPLOY = join(ROOT, 'deploy');
+const MODULES = join(ROOT, 'node_modules');
 const dockerfile = await readFile(join(DEPLOY, 'Dockerfile'), 'utf8');
 const engineDockerfile = await readFile(join(DEPLOY, 'Dockerfile.engine'), 'utf8');
 const KNOWN = new Set(SETTING_NAMES);
@@ -183,6 +185,21 @@ describe('the services, laid out as in the images', () => {
     return app;
   }
 
+  const installs: Record<string, Promise<Set<string>>> = {};
+
+  /** Returns the packages that npm installs without development dependencies, given flags that name workspaces. */
+  async function installedFor(workspaces: readonly string[]): Promise<Set<string>> {
+    const list = promisify(execFile)('npm', ['ls', '--all', '--parseable', '--omit=dev', ...workspaces], { cwd: ROOT });
+    // npm fails, with the whole list, if node-llama-cpp is linked into node_modules, as for tests with GGUF files
+    const { stdout } = await list.catch((error: { stdout: string }) => error);
+    const names = stdout
+      .split('\n')
+      .filter((path) => path.startsWith(MODULES) && !path.startsWith(join(MODULES, '@ptp')))
+      .filter((path) => !path.startsWith(join(MODULES, '.cache')) && !path.startsWith(join(MODULES, 'node-llama-cpp')))
+      .map((path) => path.slice(MODULES.length + 1).split('/node_modules/')[0] ?? '');
+    return new Set(names);
+  }
+
   /**
    * Links only the packages that the stage's `npm ci` installs for its workspaces. Workspaces link to the image's own
    * copies.
@@ -194,65 +211,59 @@ describe('the services, laid out as in the images', () => {
         .matchAll(/--(?:workspace=\S+|include-workspace-root)/g),
     ].map(([flag]) => flag);
     expect(workspaces).not.toEqual([]);
-    const from = join(ROOT, 'node_modules');
-    const list = promisify(execFile)('npm', ['ls', '--all', '--parseable', '--omit=dev', ...workspaces], { cwd: ROOT });
-    // npm fails, with the whole list, if node-llama-cpp is linked into node_modules, as for tests with GGUF files
-    const { stdout } = await list.catch((error: { stdout: string }) => error);
-    const installed = new Set(
-      stdout
-        .split('\n')
-        .filter((path) => path.startsWith(from) && !path.startsWith(join(from, '@ptp')))
-        .filter((path) => !path.startsWith(join(from, '.cache')) && !path.startsWith(join(from, 'node-llama-cpp')))
-        .map((path) => path.slice(from.length + 1).split('/node_modules/')[0] ?? ''),
-    );
+    installs[stage] ??= installedFor(workspaces);
+    const installed = await installs[stage];
     expect(installed.has('onnxruntime-node')).toBe(stage !== 'gateway-packages');
-    await mkdir(join(app, 'node_modules/@ptp'), { recursive: true });
-    for (const name of installed) {
-      await mkdir(dirname(join(app, 'node_modules', name)), { recursive: true });
-      await symlink(join(from, name), join(app, 'node_modules', name));
+    const ours = (await readdir(join(MODULES, '@ptp'))).map((name) => `@ptp/${name}`);
+    for (const name of new Set([...installed, ...ours])) {
+      const link = join(app, 'node_modules', name);
+      if (existsSync(dirname(link)) && (await readdir(dirname(link))).includes(basename(link))) continue;
+      await mkdir(dirname(link), { recursive: true });
+      await symlink(ours.includes(name) ? join('../..', basename(name)) : join(MODULES, name), link);
     }
-    for (const name of await readdir(join(from, '@ptp')))
-      await symlink(join('../..', name), join(app, 'node_modules/@ptp', name));
+  }
+
+  /** Starts an image's command in its layout, and waits for its health check. */
+  async function run(stage: (typeof IMAGES)[number]): Promise<void> {
+    const app = await layOut(stage);
+    const lines = instructions(stage);
+    const keyword = stage === 'server' ? 'ENTRYPOINT' : 'CMD';
+    const command = json(
+      lines.findLast((line) => line.startsWith(`${keyword} `)),
+      keyword,
+    );
+    expect(command[0]).toBe('node');
+    const child = spawn(process.execPath, command.slice(1), {
+      cwd: app,
+      env: env(stage),
+      stdio: ['ignore', 'inherit', 'inherit'],
+    });
+    running.push({
+      async stop() {
+        const ended = once(child, 'exit');
+        child.kill('SIGTERM');
+        await ended;
+      },
+    });
+    const health = json(
+      lines.findLast((line) => line.startsWith('HEALTHCHECK ')),
+      'CMD',
+    );
+    const [, port = ''] = /:(\d+)/.exec(health.at(-1) ?? '') ?? [];
+    expect(port).not.toBe('');
+    const own = health
+      .slice(1)
+      .map((word) => word.replace(`:${port}`, `:${ports[stage === 'gateway' ? 'http' : stage]}`));
+    const check = () =>
+      promisify(execFile)(process.execPath, own, { cwd: app, env: env(stage) }).then(
+        () => true,
+        () => false,
+      );
+    await expect.poll(check, { timeout: 60_000, interval: 200 }).toBe(true);
   }
 
   test('become healthy and serve a completion', async () => {
-    for (const stage of ['verifier', 'drafter', 'gateway', 'server'] as const) {
-      const app = await layOut(stage);
-      const lines = instructions(stage);
-      const keyword = stage === 'server' ? 'ENTRYPOINT' : 'CMD';
-      const command = json(
-        lines.findLast((line) => line.startsWith(`${keyword} `)),
-        keyword,
-      );
-      expect(command[0]).toBe('node');
-      const child = spawn(process.execPath, command.slice(1), {
-        cwd: app,
-        env: env(stage),
-        stdio: ['ignore', 'inherit', 'inherit'],
-      });
-      running.push({
-        async stop() {
-          const ended = once(child, 'exit');
-          child.kill('SIGTERM');
-          await ended;
-        },
-      });
-      const health = json(
-        lines.findLast((line) => line.startsWith('HEALTHCHECK ')),
-        'CMD',
-      );
-      const [, port = ''] = /:(\d+)/.exec(health.at(-1) ?? '') ?? [];
-      expect(port).not.toBe('');
-      const own = health
-        .slice(1)
-        .map((word) => word.replace(`:${port}`, `:${ports[stage === 'gateway' ? 'http' : stage]}`));
-      const check = () =>
-        promisify(execFile)(process.execPath, own, { cwd: app, env: env(stage) }).then(
-          () => true,
-          () => false,
-        );
-      await expect.poll(check, { timeout: 60_000, interval: 200 }).toBe(true);
-    }
+    for (const stage of ['verifier', 'drafter', 'gateway', 'server'] as const) await run(stage);
     const ask = (port: number | undefined) =>
       fetch(`http://127.0.0.1:${port}/v1/completions`, {
         method: 'POST',
