@@ -1,6 +1,6 @@
 import { PtpError } from '@ptp/protocol/errors';
 import { asciiClasses, classesOf, NON_ASCII, OTHER } from './byte-classes.ts';
-import type { Expression } from './expression.ts';
+import { byteRange, type DfaState, type Expression } from './expression.ts';
 import { getOrCreate } from './get-or-create.ts';
 import { type ByteStack, type Closure, STACK_LIMIT, type Stack, Stacks } from './stacks.ts';
 
@@ -26,8 +26,24 @@ export interface Run {
   readonly isWhole: boolean;
 }
 
+/** Text in quotation marks that a state is in, and the state after the closing mark. */
+export interface TextInQuotes {
+  readonly text: DfaState;
+  readonly after: AutomatonState;
+}
+
+/** State divided into the texts of strings and everything else. */
+export interface Split {
+  readonly texts: readonly TextInQuotes[];
+  readonly others: AutomatonState | undefined;
+}
+
+/** Maximum number of texts to divide a state into. */
+const TEXTS_LIMIT = 8;
+
 const noRun: Run = { classes: 0, length: 0, isWhole: false };
 const endOfRun: Run = { ...noRun, isWhole: true };
+const quote = byteRange(0x22, 0x22);
 const noBytes: null[] = new Array(256).fill(null);
 
 /**
@@ -123,6 +139,40 @@ export class Automaton {
       const isSame = stacks.every((stack, i) => stack === state.stacks[i]);
       return isSame ? state : this.#intern({ stacks: [...new Set(stacks)], accepting: state.accepting });
     });
+  }
+
+  /** Returns the state before a text of the expression, after which nothing follows. */
+  stateOf(expression: Expression): AutomatonState {
+    return this.#intern(this.#stacks.closure([this.#stacks.push(expression, undefined)]));
+  }
+
+  /**
+   * Divides a state into the texts of strings and the other stacks. The tokens that the parts allow are together those
+   * that the state allows.
+   */
+  split(state: AutomatonState): Split {
+    const texts = new Map<ByteStack, Stack>();
+    for (const stack of state.stacks) {
+      const { top, below } = stack;
+      if (top.kind === 'dfa' && top.truncated && below?.top === quote) texts.set(stack, below);
+    }
+    if (texts.size === 0 || texts.size > TEXTS_LIMIT || state.stacks.length > STACK_LIMIT / 4)
+      return { texts: [], others: state };
+    // The closing mark of an accepting text is also a stack of the state.
+    const closing = new Set<Stack>(
+      [...texts].flatMap(([{ top }, below]) => ((top as DfaState).accepting ? [below] : [])),
+    );
+    const others = state.stacks.filter((stack) => !texts.has(stack) && !closing.has(stack));
+    const parts = Array.from(texts, ([{ top }, below]) => ({
+      text: top as DfaState,
+      after: this.#intern(this.#stacks.closure([below.below])),
+    }));
+    // Where a closure may omit stacks, the parts together could allow more than the state.
+    if (parts.some(({ after }) => after.stacks.length > STACK_LIMIT / 2)) return { texts: [], others: state };
+    return {
+      texts: parts,
+      others: others.length > 0 ? this.#intern({ stacks: others, accepting: state.accepting }) : undefined,
+    };
   }
 
   /** Returns the run from a state, up to a lookahead in bytes. */

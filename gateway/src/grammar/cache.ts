@@ -1,5 +1,7 @@
+import { closingTokens } from './closing-tokens.ts';
 import { MemoryLimit } from './memory.ts';
 import { afterPrefix, PrefixState } from './prefix.ts';
+import { StringMasks } from './string-masks.ts';
 import { startState } from './token-state.ts';
 import { hasLonger, tokenTries } from './token-trie.ts';
 import type { GrammarState, OutputConstraint, Vocabulary } from './types.ts';
@@ -15,6 +17,7 @@ export class GrammarCache {
   readonly #states = new Map<string, GrammarState>();
   readonly #vocabulary: Vocabulary;
   readonly #memory: MemoryLimit;
+  readonly #strings: StringMasks;
 
   /**
    * @param model model with the vocabulary size and the end-of-text tokens
@@ -28,12 +31,15 @@ export class GrammarCache {
     this.#memory = memory;
     const { vocabulary: size, endOfText, stopTokens = [] } = model;
     const bytes = (id: number) => tokenizer.bytes(id);
-    this.#vocabulary = { size, tries: tokenTries(size, bytes), bytes, endTokens: [endOfText, ...stopTokens] };
+    const tries = tokenTries(size, bytes);
+    const closing = { marked: closingTokens(tries.marked, bytes), long: closingTokens(tries.long, bytes) };
+    this.#vocabulary = { size, tries, closing, bytes, endTokens: [endOfText, ...stopTokens] };
+    this.#strings = new StringMasks(this.#vocabulary, memory);
   }
 
   /** Returns the state before the first token of a constrained text. */
   start({ grammar, key }: OutputConstraint): GrammarState {
-    const state = this.#states.get(key) ?? startState(grammar, this.#vocabulary, this.#memory);
+    const state = this.#states.get(key) ?? startState(grammar, this.#vocabulary, this.#memory, this.#strings);
     this.#states.delete(key);
     this.#states.set(key, state);
     const [oldest] = this.#states.keys();

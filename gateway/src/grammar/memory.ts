@@ -1,3 +1,6 @@
+/** Estimated size of an automaton state with its transitions, stacks and keys, in bytes. */
+export const STATE_BYTES = 4096;
+
 /** Holder of memory that can be computed again. */
 export interface Holder {
   forget(): void;

@@ -1,26 +1,30 @@
 import { PtpError } from '@ptp/protocol/errors';
 import type { Automaton, AutomatonState } from './automaton.ts';
 import { getOrCreate } from './get-or-create.ts';
-import { allow, disallow, emptyMask } from './token-bits.ts';
-import { NODE, SHORT_LENGTH, type TokenTrie } from './token-trie.ts';
+import { plainMask } from './plain-mask.ts';
+import type { StringMasks } from './string-masks.ts';
+import { allow, allowAll, disallow, emptyMask, isAllowed } from './token-bits.ts';
+import { SHORT_LENGTH } from './token-trie.ts';
+import { allowedTokens, allowRanges, type Ranges } from './trie-walk.ts';
 import type { Vocabulary } from './types.ts';
-
-/** Minimum number of nodes in a subtree before a walk checks if a run allows the whole subtree. */
-const RUN_NODES = 4;
 
 /** Computes the token masks of one grammar. */
 export class TokenMasks {
   readonly #automaton: Automaton;
   readonly #vocabulary: Vocabulary;
+  readonly #strings: StringMasks;
   readonly #noTokens: Uint8Array;
   /** Token masks, keyed by states truncated to the length of the longest token. */
   readonly #masks = new Map<AutomatonState, Uint8Array>();
   /** Masks of the short tokens only, keyed by states truncated to their length. */
   readonly #shortMasks = new Map<AutomatonState, Uint8Array>();
+  /** Entries of ClosingTokens that are allowed after a quotation mark, keyed by the state after the mark. */
+  readonly #closing = { marked: new Map<AutomatonState, Ranges>(), long: new Map<AutomatonState, Ranges>() };
 
-  constructor(automaton: Automaton, vocabulary: Vocabulary) {
+  constructor(automaton: Automaton, vocabulary: Vocabulary, strings: StringMasks) {
     this.#automaton = automaton;
     this.#vocabulary = vocabulary;
+    this.#strings = strings;
     this.#noTokens = emptyMask(vocabulary.size);
   }
 
@@ -30,14 +34,13 @@ export class TokenMasks {
   }
 
   forget(): void {
-    this.#masks.clear();
-    this.#shortMasks.clear();
+    for (const map of [this.#masks, this.#shortMasks, this.#closing.marked, this.#closing.long]) map.clear();
   }
 
   /** Returns the mask of a state. @throws PtpError `failed_precondition` if the vocabulary has no allowed token */
   of(exact: AutomatonState): Uint8Array {
-    const { long } = this.#vocabulary.tries;
-    const state = this.#automaton.truncate(exact, Math.max(SHORT_LENGTH, long.maxLength));
+    const length = Math.max(SHORT_LENGTH, this.#vocabulary.tries.long.maxLength);
+    const state = this.#automaton.truncate(exact, length);
     return getOrCreate(this.#masks, state, () => {
       const short = this.#automaton.truncate(exact, SHORT_LENGTH);
       // More states share a mask of the short tokens, because the few long tokens need a longer lookahead.
@@ -45,16 +48,51 @@ export class TokenMasks {
         short === state
           ? this.#ofShort(short)
           : getOrCreate(this.#shortMasks, short, () => this.#ofShort(short)).slice();
-      this.#allow(mask, long, state, false);
+      this.#allowLong(mask, state);
+      this.#strings.charge();
       return this.#finished(mask, state.accepting);
     });
   }
 
   #ofShort(state: AutomatonState): Uint8Array {
     const { plain, marked } = this.#vocabulary.tries;
-    const mask = this.#plainMask(plain, state);
-    this.#allow(mask, marked, state);
+    const automaton = this.#automaton;
+    const { texts, others } = automaton.split(state);
+    const [first, ...more] = texts;
+    if (!first) {
+      const mask = plainMask(automaton, plain, state, this.#vocabulary.size);
+      allowRanges(mask, marked, allowedTokens(automaton, marked, state));
+      return mask;
+    }
+    const mask = this.#strings.short(first.text).mask.slice();
+    for (const { text } of more) allowAll(mask, this.#strings.short(text).mask);
+    for (const { text, after } of texts) this.#allowClosing(mask, this.#strings.short(text).closing, after, 'marked');
+    for (const trie of others ? [plain, marked] : []) {
+      allowRanges(mask, trie, allowedTokens(automaton, trie, others as AutomatonState));
+    }
     return mask;
+  }
+
+  #allowLong(mask: Uint8Array, state: AutomatonState): void {
+    const { long } = this.#vocabulary.tries;
+    const { texts, others } = this.#automaton.split(state);
+    for (const { text, after } of texts) {
+      const tokens = this.#strings.long(text);
+      allowRanges(mask, long, tokens.ranges);
+      this.#allowClosing(mask, tokens.closing, after, 'long');
+    }
+    if (others) allowRanges(mask, long, allowedTokens(this.#automaton, long, others, { hasRuns: false }));
+  }
+
+  /** Allows the tokens that end a string and continue after it. @param closing entries that can end the string */
+  #allowClosing(mask: Uint8Array, closing: Uint8Array, after: AutomatonState, kind: 'marked' | 'long'): void {
+    const { rests, tokens } = this.#vocabulary.closing[kind];
+    const ranges = getOrCreate(this.#closing[kind], after, () =>
+      allowedTokens(this.#automaton, rests, after, { hasRuns: kind === 'marked' }),
+    );
+    for (const [from, to] of ranges) {
+      for (let i = from; i < to; i++) if (isAllowed(closing, i)) allow(mask, tokens[i] as number);
+    }
   }
 
   #finished(mask: Uint8Array, accepting: boolean): Uint8Array {
@@ -69,73 +107,4 @@ export class TokenMasks {
       'no token of the vocabulary can continue the text as the grammar requires',
     );
   }
-
-  #plainMask(plain: TokenTrie, state: AutomatonState): Uint8Array {
-    const run = this.#automaton.run(state, SHORT_LENGTH);
-    if ((plain.classes & ~run.classes) === 0) {
-      if (plain.maxLength <= run.length) return plain.mask.slice();
-      if (run.isWhole) return plain.maskUpTo(run.length).slice();
-    }
-    const ranges = this.#allowed(plain, state);
-    const count = ranges.reduce((sum, [from, to]) => sum + to - from, 0);
-    if (count < plain.ids.length / 2) {
-      const mask = emptyMask(this.#vocabulary.size);
-      for (const [from, to] of ranges) allowRange(mask, plain, from, to);
-      return mask;
-    }
-    const mask = plain.mask.slice();
-    let last = 0;
-    for (const [from, to] of [...ranges, [plain.ids.length, 0] as const]) {
-      for (let i = last; i < from; i++) disallow(mask, plain.ids[i] as number);
-      last = to;
-    }
-    return mask;
-  }
-
-  #allow(mask: Uint8Array, trie: TokenTrie, state: AutomatonState, hasRuns = true): void {
-    for (const [from, to] of this.#allowed(trie, state, hasRuns)) allowRange(mask, trie, from, to);
-  }
-
-  /**
-   * Returns the allowed tokens as ranges of `trie.ids`. Walks the trie depth first. Skips all tokens below a byte that
-   * is not allowed, and allows all tokens below a node without a walk if a run of the state includes them.
-   */
-  #allowed(trie: TokenTrie, start: AutomatonState, hasRuns = true): [from: number, to: number][] {
-    const automaton = this.#automaton;
-    const { nodes, size } = trie;
-    const ranges: [number, number][] = [];
-    let last: [number, number] | undefined;
-    // states[d] is the state after the first d bytes on the path to the current node.
-    const states: AutomatonState[] = [start];
-    for (let node = 0; node < size; ) {
-      const at = node * NODE.size;
-      const [endAndByte, depthAndCharacters] = [nodes[at] as number, nodes[at + NODE.depthAndCharacters] as number];
-      const [end, depth] = [endAndByte >> 8, depthAndCharacters >> 16];
-      const state = automaton.step(states[depth] as AutomatonState, endAndByte & 0xff);
-      if (!state) {
-        node = end;
-        continue;
-      }
-      let next = node + 1;
-      if (hasRuns && end - node > RUN_NODES) {
-        const run = state.run ?? automaton.run(state, SHORT_LENGTH);
-        const isWithin = ((nodes[at + NODE.classesBelow] as number) & ~run.classes) === 0;
-        if (isWithin && (depthAndCharacters & 0xffff) <= run.length) next = end;
-      }
-      states[depth + 1] = state;
-      const from = nodes[at + NODE.idsBefore] as number;
-      const to = nodes[next * NODE.size + NODE.idsBefore] as number;
-      if (last && from === last[1]) last[1] = to;
-      else if (from < to) {
-        last = [from, to];
-        ranges.push(last);
-      }
-      node = next;
-    }
-    return ranges;
-  }
-}
-
-function allowRange(mask: Uint8Array, { ids }: TokenTrie, from: number, to: number): void {
-  for (let i = from; i < to; i++) allow(mask, ids[i] as number);
 }

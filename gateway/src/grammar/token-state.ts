@@ -1,6 +1,7 @@
 import { Automaton, type AutomatonState } from './automaton.ts';
 import { allBytes, type Expression } from './expression.ts';
-import { MemoryLimit } from './memory.ts';
+import { MemoryLimit, STATE_BYTES } from './memory.ts';
+import { StringMasks } from './string-masks.ts';
 import { TokenMasks } from './token-masks.ts';
 import { longestPrefix } from './token-trie.ts';
 import type { GrammarState, Vocabulary } from './types.ts';
@@ -10,17 +11,16 @@ import type { GrammarState, Vocabulary } from './types.ts';
  * of the grammar share them.
  *
  * @param memory limit that the grammar shares with others
+ * @param strings masks that the grammar shares with others
  */
 export function startState(
   grammar: Expression,
   vocabulary: Vocabulary,
   memory: MemoryLimit = new MemoryLimit(Number.POSITIVE_INFINITY),
+  strings: StringMasks = new StringMasks(vocabulary, memory),
 ): GrammarState {
-  return new TokenState(new Shared(grammar, vocabulary, memory));
+  return new TokenState(new Shared(grammar, vocabulary, memory, strings));
 }
-
-/** Estimated size of an automaton state with its transitions, stacks and keys, in bytes. */
-const STATE_BYTES = 4096;
 
 /** Data that all states of one grammar share. */
 class Shared {
@@ -31,10 +31,10 @@ class Shared {
   readonly #memory: MemoryLimit;
   #charged = 0;
 
-  constructor(grammar: Expression, vocabulary: Vocabulary, memory: MemoryLimit) {
+  constructor(grammar: Expression, vocabulary: Vocabulary, memory: MemoryLimit, strings: StringMasks) {
     this.automaton = new Automaton(grammar);
     this.vocabulary = vocabulary;
-    this.masks = new TokenMasks(this.automaton, vocabulary);
+    this.masks = new TokenMasks(this.automaton, vocabulary, strings);
     this.#memory = memory;
   }
 

@@ -51,7 +51,7 @@ export interface TokenTries {
 }
 
 /** Token of a trie. */
-interface TokenBytes {
+export interface TokenBytes {
   readonly id: number;
   readonly text: Uint8Array;
 }
@@ -85,7 +85,8 @@ interface Node {
   charactersBelow: number;
 }
 
-function tokenTrie(size: number, tokens: TokenBytes[]): TokenTrie {
+/** Returns the trie of tokens, which may have no bytes. */
+export function tokenTrie(size: number, tokens: TokenBytes[]): TokenTrie {
   tokens.sort((a, b) => Buffer.compare(a.text, b.text));
   const nodes: Node[] = [];
   /** Path from the root to the end of the previous token. */

@@ -1,3 +1,4 @@
+import type { ClosingTokens } from './closing-tokens.ts';
 import type { Expression } from './expression.ts';
 import type { TokenTries } from './token-trie.ts';
 
@@ -28,6 +29,8 @@ export interface Vocabulary {
   /** V, the number of token ids. */
   readonly size: number;
   readonly tries: TokenTries;
+  /** Tokens of two of the tries that contain a quotation mark. */
+  readonly closing: { readonly marked: ClosingTokens; readonly long: ClosingTokens };
   /** Returns the bytes of a token. Empty for special tokens. */
   readonly bytes: (id: number) => Uint8Array;
   /** End-of-text tokens. They are allowed wherever the text may end. */

@@ -61,6 +61,15 @@ const grammars: Record<string, Expression> = {
     'schema',
   ),
   'strings and others': jsonSchemaGrammar({ anyOf: [{ type: 'string', maxLength: 3 }, { type: 'string' }] }, 'schema'),
+  'different strings at one position': jsonSchemaGrammar(
+    { anyOf: [{ format: 'date', type: 'string' }, { pattern: '^[^,]*"[ab]*$', type: 'string' }, { enum: ['"a', 1] }] },
+    'schema',
+  ),
+  'names that are not declared': jsonSchemaGrammar(
+    { type: 'object', properties: { a: {}, ab: { type: 'string' }, '"name"': {}, é: {} } },
+    'schema',
+    { open: true },
+  ),
   'a record': jsonSchemaGrammar(
     { properties: { name: {}, nab: {} }, additionalProperties: { type: 'string' } },
     'schema',
