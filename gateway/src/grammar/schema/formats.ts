@@ -33,3 +33,8 @@ const FORMATS: ReadonlyMap<string, string> = new Map(
 
 /** Returns the regular expression of a format, or undefined for formats that are annotations. */
 export const formatPattern = (name: string): string | undefined => FORMATS.get(name);
+
+const sources = new Set(FORMATS.values());
+
+/** Returns true if a regular expression is that of a format. */
+export const isFormatPattern = (source: string): boolean => sources.has(source);

@@ -1,9 +1,11 @@
 import { fieldError } from '@ptp/protocol/validation';
+import { getOrCreate } from '../get-or-create.ts';
 import { checkPatternLength, patternTerm } from '../regex.ts';
 import { CharacterDfa, type CharacterState } from '../strings/character-dfa.ts';
 import { RegexError } from '../strings/pattern-syntax.ts';
 import { type Term, Terms } from '../strings/terms.ts';
 import type { Pattern, StringAlternative } from './alternatives.ts';
+import { isFormatPattern } from './formats.ts';
 
 /**
  * Maximum number of characters in all patterns of a schema, because one character class may become dozens of
@@ -12,6 +14,16 @@ import type { Pattern, StringAlternative } from './alternatives.ts';
 const PATTERNS_LIMIT = 20_000;
 /** Maximum number of terms in all patterns of a schema, before any derivatives. */
 const TERMS_LIMIT = 50_000;
+
+/** DFAs of the strings that many schemas have in common. There are few, and their states do not count characters. */
+const common = new Map<string, CharacterState | undefined>();
+
+function isCommon({ min, max, patterns, excluded }: StringAlternative): boolean {
+  const isPlain = min <= 1 && max === Number.POSITIVE_INFINITY && excluded.length === 0;
+  return (
+    isPlain && patterns.length <= 1 && patterns.every(({ source, negated }) => !negated && isFormatPattern(source))
+  );
+}
 
 /** Compiles the strings of one schema. Equal strings share one DFA. */
 export class Strings {
@@ -28,6 +40,9 @@ export class Strings {
   /** Returns the start state of the strings that satisfy one of the alternatives, except the excluded strings. */
   union(alternatives: readonly StringAlternative[], excluded: readonly string[] = []): CharacterState | undefined {
     const key = JSON.stringify([alternatives.map(stringKey), excluded]);
+    if (alternatives.length === 1 && alternatives.every(isCommon) && excluded.length === 0) {
+      return getOrCreate(common, key, () => this.#compile(alternatives, excluded));
+    }
     if (!this.#dfas.has(key)) this.#dfas.set(key, this.#compile(alternatives, excluded));
     return this.#dfas.get(key);
   }
@@ -44,7 +59,7 @@ export class Strings {
 
   #compile(alternatives: readonly StringAlternative[], excluded: readonly string[]): CharacterState | undefined {
     const terms = new Terms();
-    const without = terms.not(terms.or(excluded.map((text) => terms.text(text))));
+    const without = terms.not(terms.words(excluded));
     const term = terms.and([terms.or(alternatives.map((each) => this.#term(each, terms))), without]);
     this.#terms += terms.size;
     const at = alternatives.flatMap(({ patterns }) => patterns.map((pattern) => pattern.at))[0];
@@ -63,7 +78,7 @@ export class Strings {
     return terms.and([
       terms.repeat(terms.character, min, max),
       ...patterns.map((pattern) => this.#pattern(pattern, terms)),
-      terms.not(terms.or(excluded.map((text) => terms.text(text)))),
+      terms.not(terms.words(excluded)),
     ]);
   }
 

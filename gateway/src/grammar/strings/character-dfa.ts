@@ -1,4 +1,4 @@
-import { anyCharacter } from '../characters.ts';
+import { anyCharacter, type Ranges } from '../characters.ts';
 import { getOrCreate } from '../get-or-create.ts';
 import type { Term, Terms } from './terms.ts';
 
@@ -41,9 +41,9 @@ export class CharacterDfa {
     this.terms = terms;
     const sets = setsOf(term);
     const bounds = new Set([0, ...anyCharacter.flatMap(([from, to]) => [from, to + 1])]);
-    for (const { ranges } of sets) for (const [from, to] of ranges) bounds.add(from).add(to + 1);
+    for (const ranges of sets) for (const [from, to] of ranges) bounds.add(from).add(to + 1);
     this.#from = [...bounds].filter((bound) => bound <= 0x10ffff).sort((a, b) => a - b);
-    this.#classes = this.#partition(sets.map(({ ranges }) => ranges));
+    this.#classes = this.#partition(sets);
     this.#derivatives = this.#examples.map(() => new Map());
     this.start = this.#isLive(term, true) ? this.state(term) : undefined;
   }
@@ -141,6 +141,8 @@ export class CharacterDfa {
         const example = this.#examples[index] as number;
         return term.ranges.some(([from, to]) => example >= from && example <= to) ? terms.empty : terms.nothing;
       }
+      case 'words':
+        return terms.wordsAfter(term, this.#examples[index] as number);
       case 'cat': {
         const first = terms.cat(this.#derivative(term.first, index), term.rest);
         return term.first.nullable ? terms.or([first, this.#derivative(term.rest, index)]) : first;
@@ -213,17 +215,20 @@ function sizeOf(term: Term): number {
   return term.of.reduce((sum, each) => sum + sizeOf(each), 0);
 }
 
-function setsOf(start: Term): (Term & { readonly kind: 'set' })[] {
-  const sets: (Term & { readonly kind: 'set' })[] = [];
+/** Returns all sets of characters that a term distinguishes. */
+function setsOf(start: Term): Ranges[] {
+  const sets: Ranges[] = [];
+  const characters = new Set<number>();
   const seen = new Set<Term>();
   const pending = [start];
   for (let term = pending.pop(); term; term = pending.pop()) {
     if (seen.has(term)) continue;
     seen.add(term);
-    if (term.kind === 'set') sets.push(term);
-    else if (term.kind === 'cat') pending.push(term.first, term.rest);
+    if (term.kind === 'set') sets.push(term.ranges);
+    else if (term.kind === 'words') for (const text of term.texts) for (const each of text) characters.add(each);
+    if (term.kind === 'cat') pending.push(term.first, term.rest);
     else if (term.kind === 'or' || term.kind === 'and') pending.push(...term.of);
     else if (term.kind === 'not' || term.kind === 'repeat') pending.push(term.of);
   }
-  return sets;
+  return [...sets, ...Array.from(characters, (each): Ranges => [[each, each]])];
 }

@@ -12,11 +12,20 @@ type TermShape =
   | { readonly kind: 'nothing' }
   | { readonly kind: 'empty' }
   | { readonly kind: 'set'; readonly ranges: Ranges }
+  | Words
   | { readonly kind: 'cat'; readonly first: Term; readonly rest: Term }
   | { readonly kind: 'or'; readonly of: readonly Term[] }
   | { readonly kind: 'and'; readonly of: readonly Term[] }
   | { readonly kind: 'not'; readonly of: Term }
   | { readonly kind: 'repeat'; readonly of: Term; readonly min: number; readonly max: number };
+
+/** Matches what follows the first `offset` characters in one of the texts, which all begin with the same characters. */
+export interface Words {
+  readonly kind: 'words';
+  /** [texts][characters] code points. */
+  readonly texts: readonly (readonly number[])[];
+  readonly offset: number;
+}
 
 interface TermProperties {
   readonly id: number;
@@ -36,6 +45,8 @@ interface TermProperties {
  */
 export class Terms {
   readonly #terms = new Map<string, Term>();
+  /** Truncated terms, keyed by the lookahead. */
+  readonly #truncated = new Map<number, Map<Term, Term>>();
   readonly nothing = this.#intern('nothing', { kind: 'nothing' }, false, Number.POSITIVE_INFINITY, -1, true);
   readonly empty = this.#intern('empty', { kind: 'empty' }, true, 0, 0, true);
   readonly character = this.set(anyCharacter);
@@ -55,6 +66,33 @@ export class Terms {
 
   text(text: string): Term {
     return this.sequence(Array.from(text, (c) => this.set([[c.codePointAt(0) as number, c.codePointAt(0) as number]])));
+  }
+
+  /** Matches one of several texts. Much smaller than a union of their terms. */
+  words(texts: readonly string[]): Term {
+    return this.#words(
+      Array.from(texts, (text) => Array.from(text, (c) => c.codePointAt(0) as number)),
+      0,
+    );
+  }
+
+  /** Returns the words that remain after a character. Not interned: callers cache the result. */
+  wordsAfter({ texts, offset }: Words, character: number): Term {
+    return this.#words(
+      texts.filter((text) => text[offset] === character),
+      offset + 1,
+    );
+  }
+
+  #words(texts: Words['texts'], offset: number): Term {
+    const lengths = texts.map((text) => text.length - offset);
+    const [shortest, longest] = lengths.reduce(
+      ([low, high], n) => [Math.min(low, n), Math.max(high, n)],
+      [Number.POSITIVE_INFINITY, -1],
+    );
+    if (longest <= 0) return longest === 0 ? this.empty : this.nothing;
+    const key = `words ${this.#terms.size}`;
+    return this.#intern(key, { kind: 'words', texts, offset }, shortest === 0, shortest, longest, true);
   }
 
   sequence(parts: readonly Term[]): Term {
@@ -143,6 +181,11 @@ export class Terms {
   /** Limits counters to a lookahead of `length` characters. Terms with an intersection or complement do not change. */
   truncate(term: Term, length: number): Term {
     if (!term.plain) return term;
+    const known = getOrCreate(this.#truncated, length, () => new Map<Term, Term>());
+    return getOrCreate(known, term, () => this.#truncate(term, length));
+  }
+
+  #truncate(term: Term, length: number): Term {
     switch (term.kind) {
       case 'cat':
         return this.cat(this.truncate(term.first, length), this.truncate(term.rest, length));
