@@ -12,6 +12,7 @@ import { invalidField, parseFields, requireField, requireTokens } from '@ptp/pro
 import { admit, type OnRejection, reportRejection } from './access/admission.ts';
 import type { ApiKeys, Client } from './access/api-keys.ts';
 import type { GenerationRequest, GenerationStep, ModelInfo } from './decode/types.ts';
+import { inSlices } from './grammar/slices.ts';
 import type { OutputConstraint } from './grammar/types.ts';
 import { formGrammar } from './openai/output-format.ts';
 import { checkModel, draftMode, randomSeed, stopStrings, TOP_LOGPROBS_LIMIT } from './openai/request.ts';
@@ -87,7 +88,8 @@ function getModel({ generator }: GenerationParts, name: string) {
 async function* generate(parts: GenerationParts, message: GenerateRequest, { signal, metadata }: CallContext) {
   const { generator, admission, tokenizer, onRejection } = parts;
   const client = authenticate(parts, metadata);
-  const request = parseRequest(message, parts, metadata.get('traceparent')[0]?.toString());
+  const traceparent = metadata.get('traceparent')[0]?.toString();
+  const request = await inSlices(() => parseRequest(message, parts, traceparent));
   const leave = reporting(onRejection, () => admit(admission, client, 1));
   try {
     const stream = new TextStream(tokenizer, message.stop, message.adjustments?.heldBackUntil);

@@ -7,6 +7,7 @@ import { Normalizer } from './schema/normalize.ts';
 import { References } from './schema/references.ts';
 import { Strings } from './schema/strings.ts';
 import { memberOf } from './schema/values.ts';
+import { Pause } from './slices.ts';
 
 /** Maximum number of characters in a schema as JSON. The size of the grammar is proportional to it. */
 const TEXT_LIMIT = 1_000_000;
@@ -34,6 +35,7 @@ let cachedCharacters = 0;
  *
  * @param field path of the schema in the request, for errors
  * @throws PtpError `invalid_argument`, naming the keyword
+ * @throws Pause inside `inSlices`, which then calls this function again
  */
 export function jsonSchemaGrammar(schema: unknown, field: string, options: SchemaOptions = {}): Expression {
   const text = JSON.stringify(schema) ?? '';
@@ -41,7 +43,8 @@ export function jsonSchemaGrammar(schema: unknown, field: string, options: Schem
     throw fieldError(field, `must have at most ${TEXT_LIMIT} characters as JSON, got ${text.length}`);
   }
   const key = `${options.open ?? false} ${text}`;
-  const grammar = compiled.get(key) ?? naming(() => compile(schema, field, options));
+  const grammar =
+    compiled.get(key) ?? naming(() => resumed(`${field} ${key}`, () => compilation(schema, field, options)));
   cachedCharacters += compiled.delete(key) ? 0 : key.length;
   compiled.set(key, grammar);
   for (const oldest of compiled.keys()) {
@@ -50,6 +53,21 @@ export function jsonSchemaGrammar(schema: unknown, field: string, options: Schem
     cachedCharacters -= oldest.length;
   }
   return grammar;
+}
+
+/** Compilations that have paused, keyed by field and schema. */
+const paused = new Map<string, () => Expression>();
+
+/** Starts a compilation, or continues it after a pause. */
+function resumed(key: string, start: () => () => Expression): Expression {
+  const compile = paused.get(key) ?? start();
+  paused.delete(key);
+  try {
+    return compile();
+  } catch (error) {
+    if (error instanceof Pause) paused.set(key, compile);
+    throw error;
+  }
 }
 
 /** Turns an UnsupportedError into an error of the request that names the field. */
@@ -62,7 +80,8 @@ function naming(build: () => Expression): Expression {
   }
 }
 
-function compile(root: unknown, field: string, { open = false }: SchemaOptions): Expression {
+/** Returns a function that compiles a schema. After a pause, call it again to continue. */
+function compilation(root: unknown, field: string, { open = false }: SchemaOptions): () => Expression {
   const strings = new Strings();
   let normalizer: Normalizer | undefined;
   const emptiness = new Emptiness(() => normalizer as Normalizer, strings, open);
@@ -74,8 +93,11 @@ function compile(root: unknown, field: string, { open = false }: SchemaOptions):
   );
   const isObject = !open && describesObject(root);
   const all = [...(isObject ? [normalizer.item({ type: 'object' }, field)] : []), normalizer.item(root, field)];
-  if (emptiness.isEmpty(all)) throw unsatisfiable(root, normalizer.normal(all), field);
-  return new Builder(emptiness.schemas).value(all, field);
+  const builder = new Builder(emptiness.schemas);
+  return () => {
+    if (emptiness.isEmpty(all)) throw unsatisfiable(root, normalizer.normal(all), field);
+    return builder.value(all, field);
+  };
 }
 
 /** Returns true if keywords next to `$ref` have no effect. */

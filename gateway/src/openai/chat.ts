@@ -2,6 +2,7 @@ import { invalidField } from '@ptp/protocol/validation';
 import type { FastifyInstance } from 'fastify';
 import type { z } from 'zod';
 import type { ModelInfo } from '../decode/types.ts';
+import { inSlices } from '../grammar/slices.ts';
 import { boolean, object, text } from '../validation.ts';
 import { parseBody, unsupportedInChat } from './body.ts';
 import { type ChoiceFormat, ChoicesWriter, type Format } from './choices-writer.ts';
@@ -43,7 +44,7 @@ export function chatRoute(app: FastifyInstance, parts: EndpointParts): void {
   const { tokenizer, generator, chatTemplate } = parts;
   const { model } = generator;
   app.post('/v1/chat/completions', async (http, reply) => {
-    const request = parseChat(http.body, model);
+    const request = await inSlices(() => parseChat(http.body, model));
     const { messages, toolUse, variables, end } = request;
     // A given beginning of the answer, or a constraint, leaves no room for thoughts, unless the constraint applies only
     // to calls that the model may make.

@@ -2,6 +2,7 @@ import { invalidField } from '@ptp/protocol/validation';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import type { ModelInfo } from '../decode/types.ts';
+import { inSlices } from '../grammar/slices.ts';
 import { beginning } from '../text/encode.ts';
 import { healPrompt } from '../text/token-healing.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
@@ -38,7 +39,7 @@ export function completionRoute(app: FastifyInstance, parts: EndpointParts): voi
   const { tokenizer, generator } = parts;
   const { model } = generator;
   app.post('/v1/completions', async (http, reply) => {
-    const request = parseCompletion(http.body, model);
+    const request = await inSlices(() => parseCompletion(http.body, model));
     return respond(parts, http, reply, {
       request,
       sequences: request.n * request.prompts.length,

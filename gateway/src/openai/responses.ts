@@ -2,6 +2,7 @@ import { invalidField } from '@ptp/protocol/validation';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import type { ModelInfo } from '../decode/types.ts';
+import { inSlices } from '../grammar/slices.ts';
 import type { ChatMessage } from '../text/chat-message.ts';
 import { boolean, object, text } from '../validation.ts';
 import { parseBody, unsupportedInResponses } from './body.ts';
@@ -69,7 +70,7 @@ export function responsesRoute(app: FastifyInstance, parts: EndpointParts): void
   const { tokenizer, generator, chatTemplate } = parts;
   const { model } = generator;
   app.post('/v1/responses', async (http, reply) => {
-    const request = parseResponses(http.body, model);
+    const request = await inSlices(() => parseResponses(http.body, model));
     return respond(parts, http, reply, {
       request,
       sequences: 1,

@@ -13,7 +13,7 @@ import {
 } from '../json-text.ts';
 import type { ObjectAlternative } from './alternatives.ts';
 import type { Builder } from './build.ts';
-import { knownNames, propertySchemas, regionsOf } from './plans.ts';
+import { propertySchemas, regionsOf } from './plans.ts';
 
 /** Maximum number of expressions for the members of an object with `minProperties` or `maxProperties`. */
 const COUNTED_LIMIT = 100_000;
@@ -25,8 +25,10 @@ const COUNTED_LIMIT = 100_000;
 export function objectExpression(object: ObjectAlternative, builder: Builder, at: string): Expression | undefined {
   const { schemas } = builder;
   const required = new Set(object.required);
-  const known: ObjectMember[] = [];
-  for (const name of knownNames(object)) {
+  const members = builder.membersOf(object);
+  const { names, known } = members;
+  for (; members.next < names.length; members.next++) {
+    const name = names[members.next] as string;
     const values = propertySchemas(object, name, schemas);
     if (values === undefined || schemas.isEmpty(values)) {
       if (required.has(name)) return undefined;

@@ -1,21 +1,35 @@
 import { fieldError } from '@ptp/protocol/validation';
 import { choice, type Expression, reference } from '../expression.ts';
-import { jsonBoolean, jsonNull, jsonString, jsonTexts, jsonValue, quoted } from '../json-text.ts';
-import { type Alternative, anyString, anything, type Conjunction } from './alternatives.ts';
+import { getOrCreate } from '../get-or-create.ts';
+import { jsonBoolean, jsonNull, jsonString, jsonTexts, jsonValue, type ObjectMember, quoted } from '../json-text.ts';
+import { checkpoint } from '../slices.ts';
+import { type Alternative, anyString, anything, type Conjunction, type ObjectAlternative } from './alternatives.ts';
 import { arrayExpression } from './build-array.ts';
 import { objectExpression } from './build-object.ts';
 import { conjunctionKey } from './normalize.ts';
 import { numberExpression } from './numbers.ts';
-import type { Schemas } from './plans.ts';
+import { knownNames, type Schemas } from './plans.ts';
 
 /** Maximum nesting depth of schemas. */
 const DEPTH_LIMIT = 64;
 
+/** Known members of an object. */
+interface Members {
+  readonly names: readonly string[];
+  /** Members built so far. Names without values have none. */
+  readonly known: ObjectMember[];
+  /** Index of the next name. */
+  next: number;
+}
+
 /** Builds the grammar of schemas in normal form. Equal schemas share one expression, which may refer to itself. */
 export class Builder {
   readonly schemas: Schemas;
-  /** Expressions by the key of their schemas. The expression is undefined while it is being built. */
-  readonly #built = new Map<string, { expression: Expression | undefined }>();
+  /** Expressions by the key of their schemas. The expression is undefined until it has been built. */
+  readonly #built = new Map<string, { expression: Expression | undefined; isInProgress: boolean }>();
+  /** Expressions of alternatives, so that a slice of the compilation need not build those of earlier slices again. */
+  readonly #builtAlternatives = new Map<Alternative, Expression | undefined>();
+  readonly #members = new Map<ObjectAlternative, Members>();
   #depth = 0;
 
   constructor(schemas: Schemas) {
@@ -29,21 +43,39 @@ export class Builder {
    */
   value(schemas: Conjunction, at: string): Expression {
     if (schemas.length === 0) return jsonValue;
-    const key = conjunctionKey(schemas);
-    const known = this.#built.get(key);
-    if (known) return known.expression ?? reference(() => known.expression as Expression);
+    // Expressions built before a pause refer to their entry, so the entry stays the same.
+    const entry = getOrCreate(this.#built, conjunctionKey(schemas), () => ({
+      expression: undefined,
+      isInProgress: false,
+    }));
+    if (entry.expression) return entry.expression;
+    if (entry.isInProgress) return reference(() => entry.expression as Expression);
     if (this.#depth >= DEPTH_LIMIT) throw fieldError(at, `must be nested at most ${DEPTH_LIMIT} levels deep`);
-    const entry: { expression: Expression | undefined } = { expression: undefined };
-    this.#built.set(key, entry);
+    entry.isInProgress = true;
     this.#depth++;
-    entry.expression = this.#alternatives(this.schemas.normal(schemas), schemas.at(-1)?.at ?? at);
-    this.#depth--;
+    try {
+      entry.expression = this.#alternatives(this.schemas.normal(schemas), schemas.at(-1)?.at ?? at);
+    } finally {
+      this.#depth--;
+      entry.isInProgress = false;
+    }
+    checkpoint();
     return entry.expression;
+  }
+
+  /** Returns the members of an object that have been built, also in earlier slices of the compilation. */
+  membersOf(object: ObjectAlternative): Members {
+    return getOrCreate(this.#members, object, () => ({ names: knownNames(object), known: [], next: 0 }));
   }
 
   #alternatives(alternatives: readonly Alternative[], at: string): Expression {
     if (alternatives === anything) return jsonValue;
-    return choice(...alternatives.flatMap((each) => this.#alternative(each, at) ?? []));
+    return choice(
+      ...alternatives.flatMap((each) => {
+        if (!this.#builtAlternatives.has(each)) this.#builtAlternatives.set(each, this.#alternative(each, at));
+        return this.#builtAlternatives.get(each) ?? [];
+      }),
+    );
   }
 
   #alternative(alternative: Alternative, at: string): Expression | undefined {

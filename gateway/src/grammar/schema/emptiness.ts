@@ -1,3 +1,4 @@
+import { checkpoint } from '../slices.ts';
 import {
   type Alternative,
   type ArrayAlternative,
@@ -44,7 +45,10 @@ export class Emptiness {
     this.#inProgress.add(key);
     try {
       const isEmpty = this.schemas.normal(schemas).every((alternative) => this.#hasNoValues(alternative));
-      if (!isEmpty || this.#assumptions === assumptions || this.#inProgress.size === 1) this.#known.set(key, isEmpty);
+      if (!isEmpty || this.#assumptions === assumptions || this.#inProgress.size === 1) {
+        this.#known.set(key, isEmpty);
+        checkpoint();
+      }
       return isEmpty;
     } finally {
       this.#inProgress.delete(key);

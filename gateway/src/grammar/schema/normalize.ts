@@ -1,5 +1,6 @@
 import { fieldError } from '@ptp/protocol/validation';
 import { getOrCreate } from '../get-or-create.ts';
+import { checkpoint, Pause } from '../slices.ts';
 import { type Alternative, anything, type Conjunction, type Item, UnsupportedError } from './alternatives.ts';
 import { intersect, joined, type Satisfies, withMergedValues } from './intersect.ts';
 import { type Applicators, keywordAlternatives } from './keyword-alternatives.ts';
@@ -59,13 +60,29 @@ export class Normalizer implements Applicators {
 
   /** Returns the alternatives of the values that satisfy all schemas. */
   normal(schemas: Conjunction): readonly Alternative[] {
-    return getOrCreate(this.#normal, conjunctionKey(schemas), () => {
-      if (schemas.some((item) => schemas.includes(this.complement(item)))) return [];
-      return schemas.reduce<readonly Alternative[]>(
-        (both, item) => this.intersection(both, this.#normalItem(item), item.at),
-        anything,
-      );
-    });
+    const key = conjunctionKey(schemas);
+    const known = this.#normal.get(key);
+    if (known) return known;
+    const pairs = this.#pairs;
+    let result: readonly Alternative[];
+    try {
+      result = this.#intersected(schemas);
+    } catch (error) {
+      // The next slice compares these pairs again.
+      if (error instanceof Pause) this.#pairs = pairs;
+      throw error;
+    }
+    this.#normal.set(key, result);
+    checkpoint();
+    return result;
+  }
+
+  #intersected(schemas: Conjunction): readonly Alternative[] {
+    if (schemas.some((item) => schemas.includes(this.complement(item)))) return [];
+    return schemas.reduce<readonly Alternative[]>(
+      (both, item) => this.intersection(both, this.#normalItem(item), item.at),
+      anything,
+    );
   }
 
   intersection(a: readonly Alternative[], b: readonly Alternative[], at: string): readonly Alternative[] {
