@@ -1,7 +1,7 @@
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import { PtpError } from '@ptp/protocol/errors';
 import { fieldError } from '@ptp/protocol/validation';
 import { NESTING_LIMIT } from './json.ts';
+import { ownTurn } from './own-turn.ts';
 
 /**
  * Limits of a request body. They are checked before it is parsed, because each value costs time in the parser, the
@@ -10,7 +10,7 @@ import { NESTING_LIMIT } from './json.ts';
 const LIMITS = { containers: 10_000, values: 300_000 };
 
 /** Number of bytes that are counted in one turn of the event loop, which takes about a millisecond. */
-const SLICE = 512 * 1024;
+const SLICE = 128 * 1024;
 
 const [QUOTE, BACKSLASH, COMMA, BRACKET, BRACE] = [0x22, 0x5c, 0x2c, 0x5b, 0x7b];
 const [BRACKET_END, BRACE_END] = [0x5d, 0x7d];
@@ -71,7 +71,8 @@ class ValueCounter {
 }
 
 /**
- * Checks the size of a JSON text in slices, between which other requests are served.
+ * Checks the size of a JSON text in slices, between which other requests are served. Returns in a turn in which no other
+ * large text is checked or parsed.
  *
  * @throws PtpError `invalid_argument` naming the limit
  */
@@ -79,7 +80,7 @@ export async function checkJsonSize(bytes: Uint8Array): Promise<void> {
   const counter = new ValueCounter();
   for (let at = 0; at < bytes.length; at += SLICE) {
     counter.add(bytes.subarray(at, at + SLICE));
-    if (bytes.length > SLICE) await nextTurn();
+    if (bytes.length > SLICE) await ownTurn();
   }
   counter.check();
 }

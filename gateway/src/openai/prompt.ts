@@ -1,6 +1,6 @@
-import { setImmediate } from 'node:timers/promises';
 import { invalidField } from '@ptp/protocol/validation';
 import type { ModelInfo } from '../decode/types.ts';
+import { ownTurn } from '../http/own-turn.ts';
 import { encodeText, orBeginning, roomAfter } from '../text/encode.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import type { ChoiceRequest } from './choices.ts';
@@ -21,7 +21,7 @@ export async function encodePrompts(
 ): Promise<(readonly number[])[]> {
   const encoded: (readonly number[])[] = [];
   for (const prompt of prompts) {
-    if (encoded.length > 0) await setImmediate();
+    if (encoded.length > 0) await ownTurn();
     encoded.push(typeof prompt === 'string' ? encodeText(prompt, tokenizer, model, 'prompt', special) : prompt);
   }
   return encoded;
