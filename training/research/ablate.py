@@ -20,8 +20,9 @@ from ptp_train.model.transformer import Target, identity, load_target, parameter
 from ptp_train.train import distill
 from ptp_train.train.batches import Samples, TargetOutputs, run_target
 from ptp_train.train.device import add_precision, use_threads
-from ptp_train.train.evaluate import by_drafter, decode, proposals, spread, uniforms_inside
+from ptp_train.train.evaluate import decode
 from ptp_train.train.samples import GENERATED
+from ptp_train.train.walks import by_drafter, proposals, spread, uniforms_inside
 
 PAIR_STARTS = 24
 """Number of drafted pairs to check per sequence."""

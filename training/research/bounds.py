@@ -26,7 +26,7 @@ from ptp_train.model.drafter import Drafter, load_drafter
 from ptp_train.model.transformer import Target, load_target
 from ptp_train.train.batches import Samples, draft_batch, run_target
 from ptp_train.train.device import use_threads
-from ptp_train.train.evaluate import spread, uniforms_inside
+from ptp_train.train.walks import spread, uniforms_inside
 
 LIKELY = 64
 """Number of the target's most probable tokens for which Gumbel coupling is computed. The usual top-k is 50."""

@@ -11,7 +11,7 @@ from ptp_train.data import corpus
 from ptp_train.model.drafter import load_drafter
 from ptp_train.model.transformer import load_target
 from ptp_train.train import samples
-from ptp_train.train.evaluate import continuation
+from ptp_train.train.walks import continuation
 
 
 def ptp_train(command, *arguments):
@@ -96,7 +96,7 @@ def test_from_tokenizer_to_figures(folder, capsys, monkeypatch):
     ptp_train("distill", *pair, "--out", w / "listed.pt", *small, "--length", 4, "--shortlist", 100, "--loss", "ce")
     check_shortlist(w)
     compared = ("--autoregressive", w / "one.pt", "--independent", w / "blind.pt")
-    out = ("--out", w / "evaluation.json", "--sequences", 2)
+    out = ("--data", w / "tokens", "--out", w / "evaluation.json", "--sequences", 2)
     ptp_train("evaluate", *pair, "--drafter", w / "drafter.pt", *compared, *out)
     (figures,) = json.loads(capsys.readouterr().out.splitlines()[-1])["settings"]
     for split in ("held_files", "held_packages"):
@@ -108,6 +108,7 @@ def test_from_tokenizer_to_figures(folder, capsys, monkeypatch):
             assert len(curve) == 5 and curve[0] == 0 and all(b >= a for a, b in zip(curve, curve[1:], strict=False))
         for measured in figures[split].values():
             assert 1 <= measured["tokens_per_call"] <= 5
+            assert sum(part["sequences"] for part in measured["by_category"].values()) == 2
 
 
 def test_a_reader_continues_as_a_feature_drafter(folder, capsys):

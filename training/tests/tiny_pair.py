@@ -22,11 +22,12 @@ from ptp_train.export.model_folder import write_folder
 from ptp_train.model.drafter import Drafter, DrafterConfig
 from ptp_train.model.transformer import Config, Target
 from ptp_train.train.batches import draft_batch, run_target
-from ptp_train.train.evaluate import after_misses, by_drafter, decode
+from ptp_train.train.evaluate import after_misses, decode
 from ptp_train.train.losses import kl
 from ptp_train.train.optim import MuonAdamW, schedule
 from ptp_train.train.samples import GENERATED, MIXTURE, conditions, prompts_from, write
 from ptp_train.train.target import windows
+from ptp_train.train.walks import by_drafter
 
 CREATED = "2026-01-01T00:00:00Z"
 CONFIG = Config(vocab=257, width=64, layers=3, heads=4, kv_heads=2, head_width=16, hidden=160, context=256)

@@ -10,41 +10,22 @@ server is lower by nearly 1.
 import argparse
 import json
 import pathlib
-from collections.abc import Callable
+from collections import Counter
 
 import numpy as np
 import torch
-from torch import Tensor
+from tokenizers import Tokenizer
 
+from ..data.categories import category
 from ..model.drafter import Drafter, load_drafter
 from ..model.transformer import Target, load_target
 from . import exported
 from .batches import Samples, TargetOutputs, draft_batch, run_target
 from .device import use_threads
 from .integers import in_integers
-from .samples import GENERATED
+from .walks import Walk, autoregressive, by_drafter, prompt_lookup, proposals, spread, uniforms_inside
 
 SPLITS = ("held_files", "held_packages")
-
-
-def spread(outputs: TargetOutputs, length: int, stride: int = 1) -> Tensor:
-    """Returns the starts [B, N] of drafts over the whole continuation, `stride` apart."""
-    span = torch.arange(outputs.first, outputs.first + GENERATED - length + 1, stride, device=outputs.ids.device)
-    return span[None].expand(len(outputs.ids), -1)
-
-
-def uniforms_inside(outputs: TargetOutputs, seed: int) -> Tensor:
-    """Returns random places of uniforms in their intervals, [B, G, D] in [0, 1). Overlapping drafts share them."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.rand(outputs.low.shape, generator=generator).to(outputs.low.device)
-
-
-@torch.no_grad()
-def proposals(drafter: Drafter, outputs: TargetOutputs, starts: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the drafted tokens, and a mask of the tokens that are equal to the target's, both [B, N, L]."""
-    q = draft_batch(outputs, drafter, starts, inside)
-    tokens = drafter.draft(q.cache, q.last, q.starts, q.u, q.conditions, None, q.given)
-    return tokens, tokens == q.answers
 
 
 @torch.no_grad()
@@ -78,79 +59,16 @@ def quick(target: Target, drafter: Drafter, samples: Samples, sequences: int = 8
     }
 
 
-Walk = Callable[[TargetOutputs, int], np.ndarray]
-"""Function that maps target outputs and a seed to the correctness of the drafts from every start, bool [B, N, L]."""
-
-
-def by_drafter(drafter: Drafter) -> Walk:
-    def walk(outputs: TargetOutputs, seed: int) -> np.ndarray:
-        starts = spread(outputs, drafter.config.length)
-        return proposals(drafter, outputs, starts, uniforms_inside(outputs, seed))[1].cpu().numpy()
-
-    return walk
-
-
-def windows(right: np.ndarray, length: int) -> np.ndarray:
-    """Expands the correctness of single tokens, bool [B, G], to the correctness of drafts, bool [B, N, L]. For drafters
-    that predict one token per call.
-    """
-    return np.lib.stride_tricks.sliding_window_view(right, length, axis=1)
-
-
-@torch.no_grad()
-def autoregressive(drafter: Drafter, length: int, speculative: bool) -> Walk:
-    """Walks with a drafter that predicts one token per call. The drafter is coupled by the same uniforms, or uses
-    standard speculative sampling (Leviathan et al. 2023), where a token t of the text is an accepted draft with
-    probability min(1, q/p).
-    """
-
-    @torch.no_grad()
-    def walk(outputs: TargetOutputs, seed: int) -> np.ndarray:
-        q = draft_batch(outputs, drafter, spread(outputs, 1), uniforms_inside(outputs, seed))
-        if not speculative:
-            return windows(
-                (drafter.draft(q.cache, q.last, q.starts, q.u, q.conditions) == q.answers)[..., 0].cpu().numpy(), length
-            )
-        rows = drafter.spread(drafter(q.cache, q.last, q.starts, q.u, q.conditions, q.answers).softmax(-1))
-        own, its = (x.gather(-1, q.answers[..., None])[..., 0, 0] for x in (rows, drafter.spread(q.p)))
-        chance = torch.rand(own.shape, generator=torch.Generator().manual_seed(seed)).to(own.device)
-        return windows((chance * its < own).cpu().numpy(), length)
-
-    return walk
-
-
-def prompt_lookup(length: int, longest: int = 3) -> Walk:
-    """Proposes the tokens that followed the latest earlier occurrence of the last 3 tokens, or else of the last 2, or
-    else of the last token (Saxena 2023).
-    """
-
-    def walk(outputs: TargetOutputs, seed: int) -> np.ndarray:
-        ids = outputs.ids.cpu().numpy()
-        starts = range(outputs.first, outputs.first + GENERATED - length + 1)
-        out = np.zeros((len(ids), len(starts), length), bool)
-        for row, text in enumerate(ids):
-            for n, at in enumerate(starts):
-                draft = continuation(text[:at], longest, length)
-                out[row, n, : len(draft)] = draft == text[at : at + len(draft)]
-        return out
-
-    return walk
-
-
-def continuation(text: np.ndarray, longest: int, length: int) -> np.ndarray:
-    """Returns at most `length` tokens that follow the latest earlier occurrence of the text's last `longest` tokens, or
-    else of fewer, down to 1.
-    """
-    for size in range(min(longest, len(text) - 1), 0, -1):
-        found = (np.lib.stride_tricks.sliding_window_view(text[:-1], size) == text[-size:]).all(1).nonzero()[0]
-        if len(found):
-            return text[found[-1] + size : found[-1] + size + length]
-    return text[:0]
-
-
 @torch.no_grad()
 def decode(
-    target: Target, pick: str, walk: Walk, samples: Samples, sequences: int, length: int, context: Target | None = None
+    target: Target,
+    pick: str,
+    walk: Walk,
+    samples: Samples,
+    sequences: int,
+    length: int,
+    context: Target | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> dict:
     """Decodes at most `sequences` sequences with coupling. Each step drafts and then verifies. `run_target` explains
     `context`.
@@ -158,25 +76,40 @@ def decode(
     accuracy[k]: share of drafted tokens at position k that are equal to the target's token.
     yield_curve[b]: expected number of accepted tokens in a draft of b tokens.
     tokens_per_call: tokens per call with drafts of full length, including the target's own token.
+    by_category: sequences and tokens per call by the `category` of the continuation. Only with a tokenizer.
     """
-    right_at, prefix_at, calls, tokens, seen = np.zeros(length), np.zeros(length), 0, 0, 0
+    right_at, prefix_at, seen = np.zeros(length), np.zeros(length), 0
+    calls: Counter[str] = Counter()  # by category, as the next two
+    tokens: Counter[str] = Counter()
+    rows: Counter[str] = Counter()
     for f in samples.files:
         for row in range(min(len(f["tokens"]), sequences - seen)):
             seen += 1
-            right = walk(run_target(target, pick, {k: v[row : row + 1] for k, v in f.items()}, context), 11 + seen)[0]
+            outputs = run_target(target, pick, {k: v[row : row + 1] for k, v in f.items()}, context)
+            right = walk(outputs, 11 + seen)[0]
             prefix = right.cumprod(-1)
             right_at += right.mean(0)
             prefix_at += prefix.mean(0)
+            kind = category(tokenizer.decode(outputs.ids[0, outputs.first :].tolist())) if tokenizer else ""
+            rows[kind] += 1
             at = 0
             while at < len(right):
                 step = int(prefix[at].sum()) + 1
-                calls, tokens, at = calls + 1, tokens + step, at + step
-    return {
+                calls[kind] += 1
+                tokens[kind] += step
+                at += step
+    figures = {
         "sequences": seen,
-        "tokens_per_call": round(tokens / calls, 4),
+        "tokens_per_call": round(tokens.total() / calls.total(), 4),
         "accuracy": [round(x, 4) for x in (right_at / seen).tolist()],
         "yield_curve": yield_curve(prefix_at / seen),
     }
+    if tokenizer:
+        figures["by_category"] = {
+            kind: {"sequences": count, "tokens_per_call": round(tokens[kind] / calls[kind], 4)}
+            for kind, count in rows.most_common()
+        }
+    return figures
 
 
 def yield_curve(prefix: np.ndarray) -> list[float]:
@@ -236,7 +169,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=pathlib.Path,
         default=pathlib.Path("work/tokens"),
-        help="folder of the encoded corpus, with --folder",
+        help="folder of the encoded corpus; its tokenizer.json, if there is one, gives figures by category of text",
     )
     add("--json", action="store_true", help="print only the JSON report")
     add("--threads", type=int, default=1, help="CPU threads")
@@ -266,6 +199,8 @@ def run(args: argparse.Namespace) -> None:
     target, drafter = load_target(args.target), load_drafter(args.drafter)
     walks = compared(args, drafter)
     context = in_integers(target) if args.context_precision == "int8" else None
+    vocabulary = args.data / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(vocabulary)) if vocabulary.exists() else None
     report: dict = {"settings": []}
     for folder in args.samples:
         figures: dict = {"conditions": None}
@@ -275,7 +210,7 @@ def run(args: argparse.Namespace) -> None:
             figures[split] = {}
             for name, (pick, walk) in walks.items():
                 figures[split][name] = decode(
-                    target, pick, walk, samples, args.sequences, drafter.config.length, context
+                    target, pick, walk, samples, args.sequences, drafter.config.length, context, tokenizer
                 )
                 if not args.json:
                     print(
