@@ -14,6 +14,11 @@ const GRAPH = 10e6;
  * inputs `scale` and `bias`.
  */
 const VECTORS = 5;
+/**
+ * Number of copies of one layer's keys and values in float32 that a run makes of float16 caches. ONNX Runtime's
+ * allocator rounds the size of a large block up to a power of two, so that a copy may take twice its size.
+ */
+const FLOAT32_COPIES = 2;
 /** Default maximum number of open sequences. */
 export const SEQUENCE_LIMIT = 256;
 
@@ -42,7 +47,8 @@ export function modelBudget(
   const graphs = (kind === 'target' ? manifest.target?.slots : undefined) ?? manifest.max_slots;
   const valuesPerToken = manifest.sizes.vocab * VECTORS + rows;
   const fixed = {
-    runtime: RUNTIME + BATCH_TOKENS * valuesPerToken * Float32Array.BYTES_PER_ELEMENT,
+    runtime:
+      RUNTIME + BATCH_TOKENS * valuesPerToken * Float32Array.BYTES_PER_ELEMENT + convertedCache(kind, manifest, rows),
     model: graphs.length * (weightsInMemory(kind, manifest) + GRAPH),
   };
   const free = available - budgetOf(fixed).total - Math.max(1, sequences) * perSequence;
@@ -66,4 +72,10 @@ function weightsInMemory(kind: 'target' | 'drafter', manifest: Manifest): number
   const { precision, storage } = manifest[kind] ?? {};
   const bytes = manifest.files[`${kind}.weights`]?.bytes ?? 0;
   return storage === 'float16' && precision === 'float32' ? 2 * bytes : bytes;
+}
+
+/** Returns the size of the float32 copies of a float16 cache in bytes (`FLOAT32_COPIES`). */
+function convertedCache(kind: 'target' | 'drafter', { target, sizes }: Manifest, rows: number): number {
+  if (kind === 'drafter' || target?.cache_type !== 'float16') return 0;
+  return FLOAT32_COPIES * 2 * rows * sizes.kv_heads * sizes.head_width * Float32Array.BYTES_PER_ELEMENT;
 }

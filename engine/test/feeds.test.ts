@@ -168,6 +168,23 @@ test.each([1, 2])('new rows go into the cache of their slot if slots have at lea
   expect(slots.map(({ sequence }) => caches.get(sequence)?.view('keys', 0, 0, 1)[0])).toEqual([0, minRows]);
 });
 
+test('a float16 cache takes half the memory, and is passed as the bits of its rows', () => {
+  const cache = new SequenceCache(1, 4, 200, Uint16Array);
+  cache.prepare(0, 2);
+  cache.append([1, 2], { keys: [Uint16Array.of(1, 2, 3, 4, 5, 6, 7, 8)], values: [new Uint16Array(8)] }, 0);
+  expect(cache.bytes).toBe(64 * 2 * 4 * 2);
+  const model = { inPlace: true, halfCaches: true, layers: 1, heads: 2, rowWidth: 4, minRows: 1 } as OnnxModel;
+  const binding = bindCaches(model, new Map([[0, cache]]));
+  const slots = [{ sequence: 0, at: 1, tokens: [9] }];
+  const { k0_0, k0_1 } = binding.feeds(slots, 2);
+  expect([k0_0, k0_1]).toMatchObject([
+    { type: 'float16', data: Uint16Array.of(1, 2, 3, 4, 5, 6, 7, 8), dims: [2, 2, 2] },
+    { type: 'float16', data: new Uint16Array(), dims: [0, 2, 2] },
+  ]);
+  expect(binding.outputs(slots).nk0_0).toMatchObject({ type: 'float16', data: Uint16Array.of(5, 6, 7, 8) });
+  expect(binding.outputs(slots).nk0_0?.data.buffer).toBe(cache.keys[0]?.buffer);
+});
+
 test('a cache grows by a quarter, up to its limit, and keeps its rows', () => {
   const cache = new SequenceCache(2, 4, 200);
   const rows = (count: number, value: number) => [0, 1].map((layer) => new Float32Array(count * 4).fill(value + layer));

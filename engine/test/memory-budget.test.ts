@@ -51,6 +51,15 @@ test('a prefix cache that may shrink leaves room for the sequences', () => {
   expect(() => modelBudget(cached, alone - 1)).toThrow(/has \d+ MB: raise the memory limit$/);
 });
 
+test('runs need float32 copies of one layer of a float16 cache', () => {
+  const { kv_heads, head_width } = manifest.sizes;
+  const runtime = (cache_type?: 'float16') =>
+    modelBudget({ ...small, manifest: { ...manifest, target: { ...manifest.target, cache_type } } }, 1e12).parts
+      .runtime;
+  const rows = manifest.context_length + 1;
+  expect((runtime('float16') ?? 0) - (runtime() ?? 0)).toBe(2 * 2 * rows * kv_heads * head_width * 4);
+});
+
 test('runs need buffers for the vocabulary and for the mask over the context', () => {
   const runtime = (changes: object) => {
     const changed = { ...manifest, ...changes } as typeof manifest;

@@ -52,14 +52,15 @@ test('a target that extends its caches in place gets one thread per key/value he
   expect(logger.warn).toHaveBeenCalledExactlyOnceWith({ requested: 16, threads: 2 }, expect.any(String));
 });
 
-test('single tokens are packed without padding if the manifest allows slots of one row', async () => {
-  const inPlace = fileURLToPath(new URL('../../test/models/tiny-in-place', import.meta.url));
+test('single tokens have the same texts without padding, as the manifest allows, and with padding', async () => {
+  const int8 = fileURLToPath(new URL('../../test/models/tiny-int8', import.meta.url));
   const folder = await mkdtemp(join(tmpdir(), 'ptp-single-rows-'));
-  await cp(inPlace, folder, { recursive: true });
+  await cp(int8, folder, { recursive: true });
   const manifest = JSON.parse(await readFile(join(folder, 'manifest.json'), 'utf8'));
-  manifest.target.min_rows = 1;
+  expect(manifest.target.min_rows).toBe(1);
+  manifest.target.min_rows = 2;
   await writeFile(join(folder, 'manifest.json'), JSON.stringify(manifest));
-  const texts = await Promise.all([inPlace, folder].map(streams));
+  const texts = await Promise.all([int8, folder].map(streams));
   expect(texts[1]).toEqual(texts[0]);
   await rm(folder, { recursive: true });
 });

@@ -38,6 +38,8 @@ const manifestSchema = z
          * new rows, and each slot must have at least two tokens.
          */
         caches: z.enum(['in_place']).optional(),
+        /** Number format of keys and values in the caches. Default: float32. */
+        cache_type: z.enum(['float16', 'float32']).optional(),
         /** Minimum number of rows in a slot. Slots with fewer tokens are padded. Default: 2. */
         min_rows: z.literal([1, 2]).optional(),
       })

@@ -1,6 +1,7 @@
-"""Writes test/models/tiny-in-place: the target of test/models/tiny in the form in which large targets are exported.
+"""Writes test/models/tiny-in-place and test/models/tiny-int8: the target of test/models/tiny in the forms in which large
+targets are exported.
 
-PYTHONPATH=src python tests/tiny_in_place.py ../test/models/tiny-in-place
+PYTHONPATH=src python tests/tiny_in_place.py ../test/models
 """
 
 import pathlib
@@ -21,4 +22,5 @@ def write(out: pathlib.Path, precision: str = "float32") -> None:
 
 
 if __name__ == "__main__":
-    write(pathlib.Path(sys.argv[1]))
+    for name, precision in (("tiny-in-place", "float32"), ("tiny-int8", "int8")):
+        write(pathlib.Path(sys.argv[1], name), precision)

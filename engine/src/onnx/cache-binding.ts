@@ -1,8 +1,8 @@
 import type { ContextSlot, SequenceId } from '../types.ts';
 import { paddedLength } from './context-feeds.ts';
-import type { SequenceCache } from './kv-cache.ts';
+import type { CacheNumbers, SequenceCache } from './kv-cache.ts';
 import type { OnnxModel } from './model.ts';
-import { type Feeds, float32, floatResult, type Results } from './tensors.ts';
+import { type Feed, type Feeds, float16, float32, floatResult, type Results } from './tensors.ts';
 
 /** Connects the caches of a run's sequences with the inputs and outputs of a graph. */
 export interface CacheBinding {
@@ -17,6 +17,11 @@ export interface CacheBinding {
 type Caches = ReadonlyMap<SequenceId, SequenceCache>;
 
 const nothing = new Float32Array();
+const nothingInHalf = new Uint16Array();
+
+function numbers(data: CacheNumbers, dims: readonly number[]): Feed {
+  return data instanceof Uint16Array ? float16(data, dims) : float32(data, dims);
+}
 
 /** Returns the binding that fits a model's graphs. */
 export function bindCaches(model: OnnxModel, caches: Caches): CacheBinding {
@@ -30,11 +35,12 @@ export function bindCaches(model: OnnxModel, caches: Caches): CacheBinding {
  * training/src/ptp_train/export.
  */
 function extendedInPlace(
-  { heads, rowWidth, minRows }: OnnxModel,
+  { heads, rowWidth, minRows, halfCaches }: OnnxModel,
   layers: readonly number[],
   caches: Caches,
 ): CacheBinding {
   const dims = (rows: number) => [rows, heads, rowWidth / heads];
+  const empty = halfCaches ? nothingInHalf : nothing;
   return {
     feeds(slots, places) {
       const feeds: Feeds = {};
@@ -43,8 +49,8 @@ function extendedInPlace(
         const cache = slot && caches.get(slot.sequence);
         const end = slot ? slot.at + paddedLength(slot, minRows) : 0;
         for (const layer of layers) {
-          feeds[`k${layer}_${i}`] = float32(cache?.view('keys', layer, 0, end) ?? nothing, dims(end));
-          feeds[`v${layer}_${i}`] = float32(cache?.view('values', layer, 0, end) ?? nothing, dims(end));
+          feeds[`k${layer}_${i}`] = numbers(cache?.view('keys', layer, 0, end) ?? empty, dims(end));
+          feeds[`v${layer}_${i}`] = numbers(cache?.view('values', layer, 0, end) ?? empty, dims(end));
         }
       }
       return feeds;
@@ -56,8 +62,8 @@ function extendedInPlace(
         const size = paddedLength(slot, minRows);
         const [start, end] = [slot.at, slot.at + size];
         for (const layer of layers) {
-          outputs[`nk${layer}_${i}`] = float32(cache.view('keys', layer, start, end), [1, size, rowWidth]);
-          outputs[`nv${layer}_${i}`] = float32(cache.view('values', layer, start, end), [1, size, rowWidth]);
+          outputs[`nk${layer}_${i}`] = numbers(cache.view('keys', layer, start, end), [1, size, rowWidth]);
+          outputs[`nv${layer}_${i}`] = numbers(cache.view('values', layer, start, end), [1, size, rowWidth]);
         }
       }
       return outputs;
@@ -80,8 +86,8 @@ function appendedRows({ rowWidth, minRows }: OnnxModel, layers: readonly number[
         const cache = caches.get(sequence);
         const rows = cache?.rows ?? 0;
         for (const layer of layers) {
-          feeds[`pk${layer}_${i}`] = float32(cache?.view('keys', layer, 0, rows) ?? nothing, [1, rows, rowWidth]);
-          feeds[`pv${layer}_${i}`] = float32(cache?.view('values', layer, 0, rows) ?? nothing, [1, rows, rowWidth]);
+          feeds[`pk${layer}_${i}`] = numbers(cache?.view('keys', layer, 0, rows) ?? nothing, [1, rows, rowWidth]);
+          feeds[`pv${layer}_${i}`] = numbers(cache?.view('values', layer, 0, rows) ?? nothing, [1, rows, rowWidth]);
         }
       }
       return feeds;

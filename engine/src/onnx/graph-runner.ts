@@ -4,7 +4,7 @@ import { bindCaches, type CacheBinding } from './cache-binding.ts';
 import { contextFeeds, type GraphIo, padded, paddedLength } from './context-feeds.ts';
 import { SequenceCache } from './kv-cache.ts';
 import type { OnnxModel } from './model.ts';
-import type { Feeds, Results } from './tensors.ts';
+import type { Feed, Feeds, Results } from './tensors.ts';
 
 interface Graph {
   readonly slots: number;
@@ -89,8 +89,9 @@ export class GraphRunner {
   cacheOf(sequence: SequenceId): SequenceCache {
     let cache = this.caches.get(sequence);
     if (!cache) {
-      const { layers, rowWidth, info } = this.#model;
-      cache = new SequenceCache(layers, rowWidth, info.contextLength + 1);
+      const { layers, rowWidth, info, halfCaches } = this.#model;
+      const Numbers = halfCaches ? Uint16Array : Float32Array;
+      cache = new SequenceCache(layers, rowWidth, info.contextLength + 1, Numbers);
       this.caches.set(sequence, cache);
     }
     return cache;
@@ -105,5 +106,12 @@ export class GraphRunner {
 function tensorsFor(names: readonly string[], feeds: Feeds): Record<string, Tensor> {
   const known = new Set(names);
   const wanted = Object.entries(feeds).filter(([name]) => known.has(name));
-  return Object.fromEntries(wanted.map(([name, { type, data, dims }]) => [name, new Tensor(type, data, dims)]));
+  return Object.fromEntries(wanted.map(([name, feed]) => [name, tensorOf(feed)]));
+}
+
+/** Creates a tensor that shares the memory of `data`. */
+function tensorOf({ type, data, dims }: Feed): Tensor {
+  if (type !== 'float16') return new Tensor(type, data, dims);
+  // The constructor turns `data` into a Float16Array if JavaScript has one, which onnxruntime 1.30 reads as empty.
+  return Object.assign(new Tensor('uint16', data, dims), { type });
 }

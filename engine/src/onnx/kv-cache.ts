@@ -1,7 +1,10 @@
-/** [layers] arrays of rows, each with `width` floats. */
+/** Keys or values in float32, or the bits of keys or values in float16. */
+export type CacheNumbers = Float32Array | Uint16Array;
+
+/** [layers] arrays of rows, each with `width` numbers. */
 interface KeyValues {
-  readonly keys: readonly Float32Array[];
-  readonly values: readonly Float32Array[];
+  readonly keys: readonly CacheNumbers[];
+  readonly values: readonly CacheNumbers[];
 }
 
 /** Factor by which full arrays grow: a compromise between unused memory and copies. */
@@ -9,29 +12,37 @@ const GROWTH = 1.25;
 
 /** Keys, values and tokens of one sequence, one row per token. */
 export class SequenceCache implements KeyValues {
-  keys: Float32Array[];
-  values: Float32Array[];
+  keys: CacheNumbers[];
+  values: CacheNumbers[];
   tokens = new Int32Array();
   /** Number of valid rows. */
   rows = 0;
   readonly #width: number;
   readonly #limit: number;
+  readonly #Numbers: Float32ArrayConstructor | Uint16ArrayConstructor;
 
   /**
    * @param layers number of layers with keys and values
-   * @param width number of floats in one row of keys or values
+   * @param width number of numbers in one row of keys or values
    * @param limit maximum number of rows: the context length and a row of padding
+   * @param Numbers type of the arrays: Uint16Array for float16
    */
-  constructor(layers: number, width: number, limit: number) {
+  constructor(
+    layers: number,
+    width: number,
+    limit: number,
+    Numbers: Float32ArrayConstructor | Uint16ArrayConstructor = Float32Array,
+  ) {
     this.#width = width;
     this.#limit = limit;
-    this.keys = Array.from({ length: layers }, () => new Float32Array());
-    this.values = Array.from({ length: layers }, () => new Float32Array());
+    this.#Numbers = Numbers;
+    this.keys = Array.from({ length: layers }, () => new Numbers());
+    this.values = Array.from({ length: layers }, () => new Numbers());
   }
 
   /** Allocated size of keys and values in bytes. */
   get bytes(): number {
-    return 2 * this.keys.length * this.tokens.length * this.#width * Float32Array.BYTES_PER_ELEMENT;
+    return 2 * this.keys.length * this.tokens.length * this.#width * this.#Numbers.BYTES_PER_ELEMENT;
   }
 
   /** Removes the rows from `at` on and makes room for `count` new rows. */
@@ -40,8 +51,8 @@ export class SequenceCache implements KeyValues {
     this.rows = at;
     if (at + count <= this.tokens.length) return;
     const capacity = Math.min(this.#limit, Math.max(64, Math.ceil(GROWTH * this.tokens.length), at + count));
-    const grow = (old: Float32Array) => {
-      const grown = new Float32Array(capacity * this.#width);
+    const grow = (old: CacheNumbers) => {
+      const grown = new this.#Numbers(capacity * this.#width);
       grown.set(old.subarray(0, at * this.#width));
       return grown;
     };
@@ -59,17 +70,17 @@ export class SequenceCache implements KeyValues {
 
   /** Removes the rows from `count` on, and frees the memory that the others do not need. */
   shrink(count: number): void {
-    const cut = (old: Float32Array) => old.slice(0, count * this.#width);
+    const cut = (old: CacheNumbers) => old.slice(0, count * this.#width);
     for (const arrays of [this.keys, this.values]) {
-      for (const layer of arrays.keys()) arrays[layer] = cut(arrays[layer] as Float32Array);
+      for (const layer of arrays.keys()) arrays[layer] = cut(arrays[layer] as CacheNumbers);
     }
     this.tokens = this.tokens.slice(0, count);
     this.rows = count;
   }
 
   /** Returns a view of the rows [start, end) of a layer's keys or values. */
-  view(kind: 'keys' | 'values', layer: number, start: number, end: number): Float32Array {
-    return (this[kind][layer] as Float32Array).subarray(start * this.#width, end * this.#width);
+  view(kind: 'keys' | 'values', layer: number, start: number, end: number): CacheNumbers {
+    return (this[kind][layer] as CacheNumbers).subarray(start * this.#width, end * this.#width);
   }
 
   /** Counts the rows of `tokens`, which a run has written after the last row. */

@@ -24,6 +24,8 @@ export interface OnnxModel {
   readonly rowWidth: number;
   /** True if the graphs write new rows into the caches. */
   readonly inPlace: boolean;
+  /** True if the graphs keep keys and values in float16. */
+  readonly halfCaches: boolean;
   /** Minimum number of rows of a slot: slots with fewer tokens are padded. */
   readonly minRows: number;
   readonly info: EngineInfo;
@@ -68,6 +70,7 @@ export async function loadModel(
     heads: heads.kv_heads,
     rowWidth: heads.kv_heads * heads.head_width,
     inPlace,
+    halfCaches: target?.cache_type === 'float16',
     minRows: target?.min_rows ?? MIN_ROWS,
     info: {
       vocabulary: sizes.vocab,

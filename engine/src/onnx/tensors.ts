@@ -1,11 +1,16 @@
-/** Input of a graph. */
+/** Input of a graph. Float16 numbers are stored as their bits. */
 export type Feed =
+  | { readonly type: 'float16'; readonly data: Uint16Array; readonly dims: readonly number[] }
   | { readonly type: 'float32'; readonly data: Float32Array; readonly dims: readonly number[] }
   | { readonly type: 'int64'; readonly data: BigInt64Array; readonly dims: readonly number[] };
 export type Feeds = Record<string, Feed>;
 
 export function float32(data: Float32Array, dims: readonly number[]): Feed {
   return { type: 'float32', data, dims };
+}
+
+export function float16(data: Uint16Array, dims: readonly number[]): Feed {
+  return { type: 'float16', data, dims };
 }
 
 export function int64(values: readonly number[], dims: readonly number[] = [values.length]): Feed {

@@ -44,8 +44,8 @@ export const tinyModel = fileURLToPath(new URL('../../../test/models/tiny', impo
 
 const fakeLanguage = { vocabulary: 257, contextLength: 256, uniformsPerPosition: 9 };
 const onnxOptions = { dir: tinyModel, prefixCacheBytes: 1e6 };
-/** The same target, exported in the form of large ones: one graph, which writes into the caches. */
-const inPlaceModel = fileURLToPath(new URL('../../../test/models/tiny-in-place', import.meta.url));
+/** The same target, exported in int8 in the form of large ones: one graph, which writes into float16 caches. */
+const int8Model = fileURLToPath(new URL('../../../test/models/tiny-int8', import.meta.url));
 
 export const targets: ContractEngine<TargetEngine>[] = [
   {
@@ -58,9 +58,9 @@ export const targets: ContractEngine<TargetEngine>[] = [
   },
   { name: 'ONNX', isReal: true, open: (options) => inThread(openTargetEngine({ ...onnxOptions, ...options })) },
   {
-    name: 'ONNX in place',
+    name: 'ONNX in place, int8',
     isReal: true,
-    open: (options) => inThread(openTargetEngine({ ...onnxOptions, dir: inPlaceModel, ...options })),
+    open: (options) => inThread(openTargetEngine({ ...onnxOptions, dir: int8Model, ...options })),
   },
   {
     name: 'remote over ONNX',

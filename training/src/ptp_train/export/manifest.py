@@ -131,7 +131,8 @@ def build(
     accuracy_by_position.
     """
     c = target.config
-    row = 2 * c.kv_heads * c.head_width * 4
+    width = 2 if facts.get("target", {}).get("cache_type") == "float16" else 4
+    row = 2 * c.kv_heads * c.head_width * width
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
     content = {
         "format_version": FORMAT_VERSION,

@@ -17,7 +17,7 @@ from ...model.transformer import Config, Layer, RMSNorm, rope_tables
 from .int8 import NARROW, fused_linear, integer_linear, stored_channels
 from .weight_file import WeightFile
 
-FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
+FLOAT, FLOAT16, INT64, BOOL = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64, TensorProto.BOOL
 CONTRIB = "com.microsoft"
 
 

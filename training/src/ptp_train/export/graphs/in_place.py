@@ -3,15 +3,19 @@
 The host passes each cache as an input that ends with room for the run's new rows, and makes the output of the new rows
 a view of this room (engine/src/onnx/cache-binding.ts). The node that writes the new rows also computes the queries or
 an input of the queries, so the rows are complete before any query attends to them. No run copies the earlier rows.
+
+Float16 caches take half the memory. A run converts a layer's cache to float32 before it attends to it. The body of an
+If does so, because a body starts after all its inputs are complete, the queries included.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ...model.transformer import Config, Layer
 from .cache import TokenInputs, token_inputs
-from .graph import CONTRIB, FLOAT, Graph, Stream
+from .graph import CONTRIB, FLOAT, FLOAT16, Graph, Stream
 
 
 @dataclass(frozen=True)
@@ -21,20 +25,29 @@ class InPlaceInputs(TokenInputs):
     used: list[str]
     """For each slot, a scalar that is true if the slot has tokens. Used slots come first. Empty for one slot."""
 
+    half: bool
+    """True if the caches are float16. The graph then has several slots."""
 
-def in_place_inputs(g: Graph, config: Config, slots: int) -> InPlaceInputs:
-    """Adds `token_inputs`, and k{l}_{i} and v{l}_{i} [S_i, G, D]."""
+
+def in_place_inputs(g: Graph, config: Config, slots: int, half: bool) -> InPlaceInputs:
+    """Adds `token_inputs`, and k{l}_{i} and v{l}_{i} [S_i, G, D]. Raises ValueError if a graph for one slot is to have
+    float16 caches.
+    """
+    if half and slots == 1:
+        raise ValueError("slots must be at least 2 for float16 caches, got 1")
     ids, positions, splits, masks = token_inputs(g, slots)
     for n in range(config.layers):
         for i in range(slots):
             for part in ("k", "v"):
-                g.input(f"{part}{n}_{i}", FLOAT, [f"S{i}", config.kv_heads, config.head_width])
+                shape = [f"S{i}", config.kv_heads, config.head_width]
+                g.input(f"{part}{n}_{i}", FLOAT16 if half else FLOAT, shape)
     return InPlaceInputs(
         ids,
         positions,
         splits,
         [by_query(g, config, mask) for mask in masks],
         [has_tokens(g, splits, i) for i in range(slots)] if splits else [],
+        half,
     )
 
 
@@ -61,21 +74,29 @@ def attend_in_place(stream: Stream, layer: Layer, number: int, given: InPlaceInp
     keys, values = ([f"n{part}{number}_{i}" for i in range(stream.slots)] for part in ("k", "v"))
     for key, value in zip(keys, values, strict=True):
         for row in (key, value):
-            g.output(row, FLOAT, [1, "T", c.kv_heads * c.head_width])
+            g.output(row, FLOAT16 if given.half else FLOAT, [1, "T", c.kv_heads * c.head_width])
     if not given.used:
         queries = stream.project(layer, name, (keys[0], values[0]))
-        return attention(g, c, queries, number, 0, given.masks[0])
+        return attention(g, c, queries, (f"k{number}_0", f"v{number}_0"), given.masks[0])
 
     new = (f"{name}.k", f"{name}.v")
     joined = g.node("Concat", [stream.project(layer, name, new), *new], f"{name}.rotated", axis=2)
     width = c.kv_heads * c.head_width
     sizes = g.constant([c.heads * c.head_width, width, width])
     queries = [f"{name}.q{i}" for i in range(stream.slots)]
+    if given.half:
+        joined = g.node("Cast", [joined], f"{name}.rotated.half", to=FLOAT16)
     for i, part in enumerate(stream.split(joined)):
-        g.node("Split", [part, sizes], [queries[i], keys[i], values[i]], axis=2)
+        own = f"{queries[i]}.half" if given.half else queries[i]
+        g.node("Split", [part, sizes], [own, keys[i], values[i]], axis=2)
+        if given.half:
+            g.node("Cast", [own], queries[i], to=FLOAT)
 
     def slot(s: Graph, i: int) -> str:
-        return attention(s, c, queries[i], number, i, given.masks[i])
+        cache = [f"{part}{number}_{i}" for part in ("k", "v")]
+        if given.half:
+            cache = [s.node("Cast", [part], f"{part}.float", to=FLOAT) for part in cache]
+        return attention(s, c, queries[i], cache, given.masks[i])
 
     def together(s: Graph) -> str:
         parts = [slot(s, 0), slot(s, 1)]
@@ -86,8 +107,8 @@ def attend_in_place(stream: Stream, layer: Layer, number: int, given: InPlaceInp
     return g.choose(given.used[1], f"{name}.attended", together, lambda s: slot(s, 0), FLOAT)
 
 
-def attention(g: Graph, c: Config, queries: str, layer: int, slot: int, mask: str) -> str:
-    """Returns the attention [1, T, H*D] of queries [1, T, H*D] to a whole cache. The queries of a group, which share
+def attention(g: Graph, c: Config, queries: str, cache: Sequence[str], mask: str) -> str:
+    """Returns the attention [1, T, H*D] of queries [1, T, H*D] to keys and values [S, G, D]. The queries of a group, which share
     their keys, are rows of one product.
     """
     group = c.heads // c.kv_heads
@@ -96,11 +117,12 @@ def attention(g: Graph, c: Config, queries: str, layer: int, slot: int, mask: st
     g.node("Reshape", [f"{queries}.groups", g.constant([c.kv_heads, -1, c.head_width])], f"{queries}.rows")
     # transBatchB reads [S, G, D] as [G, S, D], without a copy.
     scale = float(np.float32(1 / np.sqrt(c.head_width)))
-    inputs = [f"{queries}.rows", f"k{layer}_{slot}"]
+    keys, values = cache
+    inputs = [f"{queries}.rows", keys]
     g.node("FusedMatMul", inputs, f"{queries}.scores", CONTRIB, transB=1, transBatchB=1, alpha=scale)
     g.node("Add", [f"{queries}.scores", mask], f"{queries}.masked")
     g.node("Softmax", [f"{queries}.masked"], f"{queries}.shares", axis=-1)
-    inputs = [f"{queries}.shares", f"v{layer}_{slot}"]
+    inputs = [f"{queries}.shares", values]
     g.node("FusedMatMul", inputs, f"{queries}.sums", CONTRIB, transBatchB=1)
     g.node("Reshape", [f"{queries}.sums", g.constant([c.kv_heads, -1, group, c.head_width])], f"{queries}.apart")
     g.node("Transpose", [f"{queries}.apart"], f"{queries}.by_token", perm=[1, 0, 2, 3])

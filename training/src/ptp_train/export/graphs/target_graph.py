@@ -8,7 +8,9 @@ from .in_place import attend_in_place, in_place_inputs
 from .sampler import sampler
 
 
-def target_graph(target: AnyTarget, weights: WeightFile, slots: int, kind: str, in_place: bool = False) -> Graph:
+def target_graph(
+    target: AnyTarget, weights: WeightFile, slots: int, kind: str, in_place: bool = False, half_caches: bool = False
+) -> Graph:
     """Runs the target over N packed tokens of `slots` sequences, and the sampler at R chosen rows.
 
     Inputs: ids and pos [1, N]; splits [slots], the number of tokens per slot (only with several slots); mask_{i} [T_i,
@@ -19,12 +21,12 @@ def target_graph(target: AnyTarget, weights: WeightFile, slots: int, kind: str, 
     top_count], the most probable tokens before shaping; nk{l} and nv{l} [1, N, G*D].
 
     in_place: the graph takes k{l}_{i} and v{l}_{i} [S_i, G, D] instead of pk and pv, and writes the new rows into these
-    caches (in_place.py). The last slots may then be empty: T_i = S_i = 0.
+    caches (in_place.py). The last slots may then be empty: T_i = S_i = 0. half_caches: these caches are float16.
     """
     c = target.config
     g = Graph(weights)
     width = c.kv_heads * c.head_width
-    given = in_place_inputs(g, c, slots) if in_place else context_inputs(g, c.layers, slots, width)
+    given = in_place_inputs(g, c, slots, half_caches) if in_place else context_inputs(g, c.layers, slots, width)
     rows = g.input("rows", INT64, ["R"])
     add_rope(g, c, 1)  # One more position is for padding after a full context.
 
