@@ -50,6 +50,7 @@ declare module 'node-llama-cpp' {
       readonly pre?: string;
       readonly tokens: readonly string[];
       readonly token_type?: readonly number[];
+      merges?: readonly string[];
       readonly bos_token_id?: number;
     };
     readonly chat_template?: string;

@@ -46,8 +46,9 @@ export async function loadGgufText(path: string, ends: readonly number[]): Promi
     let model = await llama.loadModel(load);
     const { ggml, chat_template: chatTemplate } = model.fileInfo.metadata.tokenizer;
     const vocabulary = vocabularyOf(ggml, ends, path);
+    delete ggml.merges; // llama.cpp has its own copy.
     const [first = -1] = model.tokenize('a', false);
-    const addsSpace = vocabulary.bytes[first]?.[0] === SPACE;
+    const addsSpace = vocabulary.bytesOf(first)[0] === SPACE;
     if (addsSpace) {
       // Load the model again without the space. The tokenizer adds it to texts, but not to continuations.
       await model.dispose();
@@ -104,13 +105,14 @@ function vocabularyOf(
     throw new PtpError('failed_precondition', message);
   }
   const isSpecial = (id: number) => types[id] === CONTROL || types[id] === UNKNOWN || ends.includes(id);
-  const tokenBytes = (name: string, id: number) => {
+  const tokenBytes = (id: number) => {
+    const name = tokens[id] ?? '';
     if (types[id] === UNUSED || isSpecial(id)) return new Uint8Array();
     return types[id] === USER_DEFINED ? new TextEncoder().encode(name) : bytesOf(name);
   };
   return {
     names: tokens,
-    bytes: tokens.map(tokenBytes),
+    bytesOf: tokenBytes,
     special: new Map(tokens.flatMap((name, id): [string, number][] => (isSpecial(id) ? [[name, id]] : []))),
   };
 }

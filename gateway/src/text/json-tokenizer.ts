@@ -93,7 +93,7 @@ function vocabularyOf(file: TokenizerFile): Vocabulary {
   const names = Array.from(found, (name) => name ?? '');
   return {
     names,
-    bytes: names.map((name, id) => addedBytes.get(id) ?? bytesOf(name)),
+    bytesOf: (id) => addedBytes.get(id) ?? bytesOf(names[id] ?? ''),
     special: new Map(added.filter((token) => token.special).map((token) => [token.content, token.id])),
   };
 }

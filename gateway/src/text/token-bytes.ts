@@ -6,18 +6,24 @@ export function fromSentencePiece(name: string): Uint8Array {
 
 /** Decodes GPT-2's spelling. A name with characters outside the alphabet stands for itself. */
 export function fromByteAlphabet(name: string): Uint8Array {
-  const bytes = Array.from(name, (character) => byteAlphabet.get(character));
-  return bytes.includes(undefined) ? new TextEncoder().encode(name) : Uint8Array.from(bytes as number[]);
+  const bytes = new Uint8Array(name.length);
+  for (let i = 0; i < name.length; i++) {
+    const byte = byteAlphabet[name.charCodeAt(i)];
+    if (byte === undefined) return new TextEncoder().encode(name);
+    bytes[i] = byte;
+  }
+  return bytes;
 }
 
 /**
- * GPT-2's spelling of the 256 bytes by visible characters: printable Latin-1 characters stand for themselves, and the
+ * The 256 bytes by the code of the character that spells each of them in GPT-2: printable Latin-1 characters stand for themselves, and the
  * other bytes are numbered from U+0100 (`bytes_to_unicode` in openai/gpt-2 encoder.py).
  */
-const byteAlphabet: ReadonlyMap<string, number> = (() => {
+const byteAlphabet: readonly (number | undefined)[] = (() => {
   const printable = (byte: number) => (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 255 && byte !== 173);
   const bytes = Array.from({ length: 256 }, (_, byte) => byte);
   const others = bytes.filter((byte) => !printable(byte));
-  const character = (byte: number) => String.fromCharCode(printable(byte) ? byte : 256 + others.indexOf(byte));
-  return new Map(bytes.map((byte) => [character(byte), byte]));
+  const alphabet = new Array<number | undefined>(256 + others.length).fill(undefined);
+  for (const byte of bytes) alphabet[printable(byte) ? byte : 256 + others.indexOf(byte)] = byte;
+  return alphabet;
 })();

@@ -1,9 +1,11 @@
+import { ByteTable } from './byte-table.ts';
+
 /** Tokens of a vocabulary, by id. */
 export interface Vocabulary {
   /** Names of the tokens as the model's file spells them. */
   readonly names: readonly string[];
-  /** UTF-8 bytes of each token, which may be part of a character. Empty for special tokens. */
-  readonly bytes: readonly Uint8Array[];
+  /** Returns the UTF-8 bytes of a token, which may be part of a character. Empty for special tokens. */
+  readonly bytesOf: (id: number) => Uint8Array;
   /** Ids of the special tokens, keyed by their text, for example `<|im_end|>`. */
   readonly special: ReadonlyMap<string, number>;
 }
@@ -19,16 +21,20 @@ export abstract class Tokenizer {
    * tokens.
    */
   readonly longestToken: number;
-  readonly #vocabulary: Vocabulary;
+  readonly #names: readonly string[];
+  readonly #bytes: ByteTable;
+  readonly #special: ReadonlyMap<string, number>;
   readonly #specialPattern: RegExp;
 
   constructor(vocabulary: Vocabulary) {
-    const { names, bytes, special } = vocabulary;
-    this.#vocabulary = vocabulary;
+    const { names, bytesOf, special } = vocabulary;
+    this.#names = names;
+    this.#bytes = new ByteTable(names.length, bytesOf);
+    this.#special = special;
     this.#specialPattern = alternatives([...special.keys()]);
     this.size = names.length;
     const specialLengths = [...special.keys()].map((text) => Buffer.byteLength(text));
-    const lengths = [...bytes.map((each) => each.length), ...specialLengths];
+    const lengths = [this.#bytes.maxLength, ...specialLengths];
     this.longestToken = lengths.reduce((longest, length) => Math.max(longest, length), 1);
   }
 
@@ -52,7 +58,7 @@ export abstract class Tokenizer {
    */
   encodeRendered(rendered: string, guard?: string): number[] {
     return rendered.split(this.#specialPattern).flatMap((part, n) => {
-      const special = this.#vocabulary.special.get(part);
+      const special = this.#special.get(part);
       if (special !== undefined) return [special];
       const text = guard === undefined ? part : part.replaceAll(guard, '');
       return n === 0 ? this.encode(text) : this.encodeAfterSpecial(text);
@@ -71,7 +77,7 @@ export abstract class Tokenizer {
    * the vocabulary.
    */
   bytes(id: number): Uint8Array {
-    return this.#vocabulary.bytes[id] ?? new Uint8Array();
+    return this.#bytes.at(id) ?? new Uint8Array();
   }
 
   /** Returns the text of tokens. Incomplete characters become U+FFFD. */
@@ -95,7 +101,7 @@ export abstract class Tokenizer {
 
   /** Returns a token's name in the vocabulary, for example `<|endoftext|>`. Empty for ids outside the vocabulary. */
   name(id: number): string {
-    return this.#vocabulary.names[id] ?? '';
+    return this.#names[id] ?? '';
   }
 }
 

@@ -109,6 +109,17 @@ describe.each(Object.entries(grammars))('%s', (name, grammar) => {
   });
 });
 
+test('the tries are not built before the first mask, because they take long and much memory', () => {
+  let reads = 0;
+  const counted = { bytes: (id: number) => [tokenizer.bytes(id), reads++][0] as Uint8Array };
+  const cache = new GrammarCache(counted, model);
+  const state = cache.start({ grammar: jsonObject, key: 'a' });
+  expect(reads).toBe(0);
+  expect(state.mask.some((byte) => byte > 0)).toBe(true);
+  expect(cache.isExtended(Uint8Array.of(0x7b))).toBeTypeOf('boolean');
+  expect(reads).toBe(model.vocabulary);
+});
+
 test('equal keys share one state, so masks are computed once', () => {
   const cache = new GrammarCache(tokenizer, model);
   expect(cache.start({ grammar: jsonObject, key: 'a' })).toBe(cache.start({ grammar: jsonObject, key: 'a' }));
