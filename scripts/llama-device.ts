@@ -1,11 +1,9 @@
 import { defaultThreads, startLlama } from '@ptp/service-kit/llama-cpp';
 
 /**
- * Prints as JSON the devices that llama.cpp would use: `gpu` (the kind of GPU, or false), `names` (the names of the
- * GPUs) and `threads` (the default number of threads). The banner runs this file as a process, because a GPU's libraries
- * use memory.
+ * Prints as JSON whether llama.cpp would use a GPU (`gpu`), and its default number of threads (`threads`). `npm start`
+ * runs this file as a process, because a GPU's libraries use memory.
  */
 const llama = await startLlama({ logLevel: 'error' });
-const names = llama.gpu ? await llama.getGpuDeviceNames() : [];
-console.log(JSON.stringify({ gpu: llama.gpu, names, threads: defaultThreads(llama) }));
+console.log(JSON.stringify({ gpu: llama.gpu !== false, threads: defaultThreads(llama) }));
 await llama.dispose();

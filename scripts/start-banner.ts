@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { promisify, styleText } from 'node:util';
 import { ggufFiles, isGguf } from '@ptp/protocol/gguf-files';
 import { formatBytes } from '@ptp/service-kit/models/progress';
-import { describeDrafter, describeEngine, describeLocalEngine, type LlamaProbe } from './describe-engine.ts';
+import { describeDrafter, describeEngine, describeLocalEngine } from './describe-engine.ts';
 import type { Engines } from './start-engine.ts';
 import type { Models, ReadyModel } from './start-model.ts';
 import { type Service, say } from './supervisor.ts';
@@ -19,7 +19,6 @@ export interface Running {
   readonly env: NodeJS.ProcessEnv;
   readonly models: Models;
   readonly engines: Engines;
-  readonly llama: LlamaProbe;
   readonly url: string;
   /** Process ids of the services. */
   readonly pids: ReadonlyMap<Service['name'], number>;
@@ -28,12 +27,12 @@ export interface Running {
 }
 
 /** Prints the banner. */
-export async function sayReady({ env, models, engines, llama, url, pids, seconds }: Running): Promise<void> {
+export async function sayReady({ env, models, engines, url, pids, seconds }: Running): Promise<void> {
   const { target } = models;
   const { manifest } = target;
   const rows = [
     ['model', [manifest.id, manifest.quantisation, await sizeOf(target)].filter(Boolean).join(', ')],
-    ['engine', engines.target ? await describeEngine(engines.target) : await describeLocalEngine(env, target, llama)],
+    ['engine', engines.target ? await describeEngine(engines.target) : await describeLocalEngine(env, target)],
     ['context', `${manifest.context_length} tokens`],
     ['memory', await memoryOf(pids)],
     ['drafting', await draftingOf(models, engines)],

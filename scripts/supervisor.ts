@@ -115,12 +115,16 @@ export class Supervisor {
   }
 
   async #untilReady(service: Service): Promise<undefined> {
-    for (let waited = 0; !this.#stopping; waited += 100) {
+    const started = performance.now();
+    for (let notice = 10_000; !this.#stopping; ) {
       if (await service.isReady().catch(() => false)) return;
-      if (waited > 0 && waited % 10_000 === 0) {
-        say(`still waiting for the ${service.name}, ${START_WORK[service.name]} (${waited / 1000} s)`);
+      const waited = performance.now() - started;
+      if (waited >= notice) {
+        say(`still waiting for the ${service.name}, ${START_WORK[service.name]} (${notice / 1000} s)`);
+        notice += 10_000;
       }
-      await sleep(100);
+      // The checks take CPU time that the service needs, so a service that takes long is checked less often.
+      await sleep(Math.min(Math.max(100, waited / 50), 1_000));
     }
   }
 

@@ -1,12 +1,10 @@
 import type { Manifest } from '@ptp/protocol/manifest';
 import { expect, test } from 'vitest';
-import { LlamaProbe } from '../scripts/describe-engine.ts';
 import type { Models } from '../scripts/start-model.ts';
-import { divideThreads, shares } from '../scripts/start-threads.ts';
+import { divideThreads, type LlamaDevice, shares } from '../scripts/start-threads.ts';
 
 const model = (path: string) => ({ path, manifest: {} as Manifest });
-const probe = (device: Awaited<ReturnType<LlamaProbe['device']>>): LlamaProbe =>
-  Object.assign(new LlamaProbe({}), { device: async () => device });
+const probe = (device: LlamaDevice | undefined) => async () => device;
 const pair = { target: model('target.gguf'), draftModel: model('draft.gguf') };
 
 test.each([
@@ -24,12 +22,12 @@ test.each<[string, NodeJS.ProcessEnv, Models, string?]>([
   ['ONNX Runtime drafts', {}, { ...pair, draftModel: model('folder') }],
   ['the target runs elsewhere', {}, pair, '127.0.0.1:7200'],
 ])('the services choose their number of threads if %s', async (_, env, models, engine = '') => {
-  expect(await divideThreads(env, models, engine, probe({ gpu: false, names: [], threads: 4 }))).toEqual({});
+  expect(await divideThreads(env, models, engine, probe({ gpu: false, threads: 4 }))).toEqual({});
 });
 
 test('without a GPU, the target and the draft model share the threads', async () => {
-  const threads = await divideThreads({}, pair, '', probe({ gpu: false, names: [], threads: 4 }));
+  const threads = await divideThreads({}, pair, '', probe({ gpu: false, threads: 4 }));
   expect(threads).toEqual({ verifier: { PTP_ENGINE_THREADS: '3' }, drafter: { PTP_ENGINE_THREADS: '1' } });
-  expect(await divideThreads({}, pair, '', probe({ gpu: 'cuda', names: ['A GPU'], threads: 4 }))).toEqual({});
+  expect(await divideThreads({}, pair, '', probe({ gpu: true, threads: 4 }))).toEqual({});
   expect(await divideThreads({}, pair, '', probe(undefined))).toEqual({});
 });

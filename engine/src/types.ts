@@ -112,6 +112,8 @@ export interface EngineInfo {
   readonly fingerprint?: readonly unknown[];
   /** Processor that runs the model, such as `cpu`. Absent if the engine does not know it. */
   readonly device?: string;
+  /** Number of CPU threads. Absent if the engine does not know it. */
+  readonly threads?: number;
   /** Number format of the weights, such as bfloat16. Absent if it is the one in the model's manifest. */
   readonly quantization?: string;
 }

@@ -12,9 +12,10 @@ export function verifierService(verifier: Verifier, model: ModelMessage, batchIn
     candidateLimit = 0,
     quantization = '',
     device = '',
+    threads = 0,
     rejectsRepetitionPenalty = false,
   } = verifier.engine.info;
-  const differences = { engine, candidateLimit, quantization, device, rejectsRepetitionPenalty };
+  const differences = { engine, candidateLimit, quantization, device, threads, rejectsRepetitionPenalty };
   return implement(VerifierService, {
     getTarget: () => ({ model, ...usageMessage(verifier.engine), batchInvariant, ...differences }),
     verify: (requests, { signal }) => verifier.verify(requests, signal),

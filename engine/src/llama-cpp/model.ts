@@ -68,6 +68,8 @@ export async function loadGguf(options: EngineOptions): Promise<LoadedGguf> {
     const runtime = await reproducibleRuntime(llama);
     const info = {
       ...engineInfo(manifest, sequences),
+      device: llama.gpu ? `${llama.gpu} (${(await llama.getGpuDeviceNames()).join(', ')})` : 'cpu',
+      threads,
       ...(attention && { prefillChunk: attention.batchSize }),
       ...(runtime && { fingerprint: [files, ...runtime, threads, attention] }),
     };
