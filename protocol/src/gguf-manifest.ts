@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { stat } from 'node:fs/promises';
 import { basename } from 'node:path';
-import { GGMLFileQuantizationType, type GGUFParseOutput, gguf, parseGGUFQuantLabel } from '@huggingface/gguf';
+import type { GGUFParseOutput } from '@huggingface/gguf';
 import { CachedJson } from './cached-json.ts';
 import { unusable } from './errors.ts';
 import { ggufFiles, ggufIdentity } from './gguf-files.ts';
@@ -30,6 +30,7 @@ const FORMAT = 1;
 /** Minimum vocabulary size for storing a manifest. Reading the header of a file with 150,000 tokens takes 1.5 s. */
 const STORED_FROM = 10_000;
 
+type Library = typeof import('@huggingface/gguf');
 type GgufManifest = ReturnType<typeof manifestOf>;
 
 /** Cache of the headers that this process has read. `headerKey` returns the keys. */
@@ -70,12 +71,17 @@ function header(path: string, key: string) {
 }
 
 async function readHeader(path: string) {
+  // Imported here, because most starts find a stored manifest, and the library has 70 modules.
+  const library = await import('@huggingface/gguf');
   const { size, mtime } = await stat(path);
-  const metadata = new Metadata(path, await parse(path, size));
-  return { manifest: manifestOf(metadata, path, mtime), tokens: metadata.strings(`${TOKENIZER}tokens`) };
+  const metadata = new Metadata(path, await parse(library, path, size));
+  return {
+    manifest: manifestOf(metadata, path, mtime, quantisation(library, path, metadata)),
+    tokens: metadata.strings(`${TOKENIZER}tokens`),
+  };
 }
 
-function manifestOf(metadata: Metadata, path: string, mtime: Date) {
+function manifestOf(metadata: Metadata, path: string, mtime: Date, quantisation: string) {
   const vocab = metadata.strings(`${TOKENIZER}tokens`).length;
   const { cachedValues, ...sizes } = modelSizes(metadata);
   return {
@@ -83,7 +89,7 @@ function manifestOf(metadata: Metadata, path: string, mtime: Date) {
     id: metadata.text('general.name') ?? ggufFiles(path).name,
     created: mtime.toISOString(),
     engine: 'llama-cpp',
-    quantisation: quantisation(path, metadata),
+    quantisation,
     sizes: { vocab, ...sizes },
     context_length: metadata.architecture('context_length'),
     ...endTokens(metadata),
@@ -102,7 +108,7 @@ function manifestOf(metadata: Metadata, path: string, mtime: Date) {
 /**
  * Reads the header. The parser reads bytes beyond the end of the file as zeros, so the size is checked as well.
  */
-async function parse(path: string, size: number): Promise<GGUFParseOutput['metadata']> {
+async function parse({ gguf }: Library, path: string, size: number): Promise<GGUFParseOutput['metadata']> {
   const { metadata, tensorInfos, tensorDataOffset, tensorInfoByteRange, littleEndian } = await gguf(path, {
     allowLocalFile: true,
   }).catch((cause: unknown) => {
@@ -221,8 +227,8 @@ function beginOfText(metadata: Metadata): number | null {
 }
 
 /** Returns the name of the weights' format, such as Q4_K_M. */
-function quantisation(path: string, metadata: Metadata): string {
+function quantisation(library: Library, path: string, metadata: Metadata): string {
   const type = metadata.number('general.file_type');
-  const known = type === undefined ? undefined : GGMLFileQuantizationType[type];
-  return known ?? parseGGUFQuantLabel(basename(path)) ?? 'unknown';
+  const known = type === undefined ? undefined : library.GGMLFileQuantizationType[type];
+  return known ?? library.parseGGUFQuantLabel(basename(path)) ?? 'unknown';
 }

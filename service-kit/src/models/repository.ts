@@ -1,4 +1,3 @@
-import { HubApiError, listFiles, modelInfo } from '@huggingface/hub';
 import { type HubConfig, hubName } from './hub-config.ts';
 import { ModelError } from './model-error.ts';
 import type { ModelFile } from './variants.ts';
@@ -28,6 +27,8 @@ export interface Repository {
  */
 export async function openRepository(config: HubConfig, name: string): Promise<Repository> {
   const access = { hubUrl: config.endpoint, ...(config.token && { accessToken: config.token }) };
+  // Imported here, because a start with a cached model needs no hub.
+  const { HubApiError, listFiles, modelInfo } = await import('@huggingface/hub');
   let gated = false;
   try {
     const info = await modelInfo({ ...access, name, revision: 'main', additionalFields: ['sha', 'cardData'] });
