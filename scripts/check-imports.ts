@@ -41,7 +41,7 @@ export const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     ['decode/proposers', ['grammar', 'decode/types.ts']],
     ['decode', ['settings.ts', 'grammar', 'decode/types.ts', 'decode/proposers']],
     ['openai', 'all above'],
-    ['observe', ['decode', 'decode/types.ts', 'http', 'text']],
+    ['observe', ['access', 'decode', 'decode/types.ts', 'http', 'text']],
     ['app.ts', 'all above'],
     ['grpc.ts', ['settings.ts', 'validation.ts', 'text', 'grammar', 'access', 'decode', 'decode/types.ts', 'openai']],
     ['clients', ['decode', 'decode/types.ts']],

@@ -100,8 +100,11 @@ export function admit(
 /** Called for each request that is rejected because capacity or a valid key is missing. */
 export type OnRejection = (code: ErrorCode) => void;
 
+/** Codes of the errors that {@link reportRejection} reports. */
+export const COUNTED_REFUSALS: readonly ErrorCode[] = ['resource_exhausted', 'unauthenticated'];
+
 /** Calls `onRejection` if the error means that capacity or a valid key is missing. */
 export function reportRejection(error: unknown, onRejection: OnRejection | undefined): void {
   const { code } = toPtpError(error);
-  if (code === 'resource_exhausted' || code === 'unauthenticated') onRejection?.(code);
+  if (COUNTED_REFUSALS.includes(code)) onRejection?.(code);
 }

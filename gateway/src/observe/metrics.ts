@@ -1,6 +1,7 @@
 import { toPtpError } from '@ptp/protocol/errors';
 import { SECONDS } from '@ptp/service-kit/metrics';
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import { COUNTED_REFUSALS } from '../access/admission.ts';
 import type {
   Call,
   CallResult,
@@ -19,7 +20,7 @@ export function gatewayMetrics(registry: Registry) {
   const counter = (name: string, help: string, labelNames: string[] = []) =>
     new Counter({ name, help, labelNames, registers });
   const request = ['gen_ai_operation_name', 'gen_ai_provider_name', 'gen_ai_request_model'];
-  return {
+  const metrics = {
     streams: new Gauge({ name: 'ptp_streams', help: 'Number of sequences being generated.', registers }),
     requestDuration: histogram(
       'gen_ai_server_request_duration_seconds',
@@ -77,6 +78,10 @@ export function gatewayMetrics(registry: Registry) {
       'Number of times that a sequence lost its verifier and continued at another verifier.',
     ),
   };
+  // Counters with labels would otherwise appear with the first event, which `rate` and `increase` do not count.
+  for (const reason of ['late', 'failed']) metrics.lostDrafts.inc({ reason }, 0);
+  for (const error_type of COUNTED_REFUSALS) metrics.refusals.inc({ error_type }, 0);
+  return metrics;
 }
 
 export type GatewayMetrics = ReturnType<typeof gatewayMetrics>;

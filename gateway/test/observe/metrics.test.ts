@@ -106,6 +106,24 @@ describe('the gateway counts', () => {
     expect(total(text, 'ptp_step_accepted_sum')).toBe(accepted);
   });
 
+  test('lost drafts, lost verifiers and refusals from 0, so that alerts notice the first ones', async () => {
+    const other = startMetrics('ptp-gateway', 'other');
+    const { lostDrafts, refusals, verifierLosses } = gatewayMetrics(other.registry);
+    const counters = await Promise.all([lostDrafts, refusals, verifierLosses].map((counter) => counter.get()));
+    other.stop();
+    expect(counters.map(({ values }) => values.map(({ labels, value }) => [...Object.values(labels), value]))).toEqual([
+      [
+        ['late', 0],
+        ['failed', 0],
+      ],
+      [
+        ['resource_exhausted', 0],
+        ['unauthenticated', 0],
+      ],
+      [[0]],
+    ]);
+  });
+
   test('drafts that were late or failed', async () => {
     const other = startMetrics('ptp-gateway', 'other');
     const lost = gatewayMetrics(other.registry);
