@@ -12,7 +12,7 @@ export default defineConfig({
     exclude: [
       'engine/test/{llama-cpp,webgpu}/**',
       'gateway/test/text/gguf-tokenizer.test.ts',
-      'engine/test/{batch-invariance,checking-drafter,onnx-engine,prefix-cache}.test.ts',
+      'engine/test/{batch-invariance,checking-drafter,gpu-form,onnx-engine,prefix-cache}.test.ts',
       'protocol/test/{manifest,rpc}.test.ts',
       'service-kit/test/{lifecycle,tracing}.test.ts',
     ],

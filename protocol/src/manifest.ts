@@ -40,6 +40,8 @@ const manifestSchema = z
         caches: z.enum(['in_place']).optional(),
         /** Number format of keys and values in the caches. Default: float32. */
         cache_type: z.enum(['float16', 'float32']).optional(),
+        /** `gpu` if the graphs keep the caches on a GPU, and use only operations that WebGPU has. */
+        device: z.literal('gpu').optional(),
         /** Minimum number of rows in a slot. Slots with fewer tokens are padded. Default: 2. */
         min_rows: z.literal([1, 2]).optional(),
       })

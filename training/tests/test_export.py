@@ -573,7 +573,7 @@ def test_small_targets_have_a_graph_per_number_of_sequences_and_large_ones_a_sin
     assert slots_of("large") == ([1, 4], [8], "in_place") and (tmp_path / "large" / "target.b8.onnx").exists()
     assert slots_of("large and packed", in_place=False) == ([1, 4], [8], None)
     with pytest.raises(SystemExit, match="--slots must start with 1 and be in ascending order, got 2,4"):
-        command.check(argparse.Namespace(slots=(2, 4), to="server", id="x", **{"from": None}))
+        command.check(argparse.Namespace(slots=(2, 4), to="server", id="x", device="cpu", **{"from": None}))
 
 
 def test_embedded_uniforms(tmp_path):

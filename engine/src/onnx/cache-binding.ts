@@ -1,20 +1,23 @@
 import type { ContextSlot, SequenceId } from '../types.ts';
 import { paddedLength } from './context-feeds.ts';
-import type { CacheNumbers, SequenceCache } from './kv-cache.ts';
+import { keptOnDevice } from './device-cache.ts';
+import { type CacheNumbers, type KvCache, SequenceCache } from './kv-cache.ts';
 import type { OnnxModel } from './model.ts';
-import { type Feed, type Feeds, float16, float32, floatResult, type Results } from './tensors.ts';
+import { type DeviceFeeds, type Feed, type Feeds, float16, float32, floatResult, type Results } from './tensors.ts';
 
 /** Connects the caches of a run's sequences with the inputs and outputs of a graph. */
 export interface CacheBinding {
+  /** Creates an empty cache. */
+  create(): KvCache;
   /** Builds the inputs. Slots without a cache are empty. */
-  feeds(slots: readonly ContextSlot[], places: number): Feeds;
+  feeds(slots: readonly ContextSlot[], places: number): DeviceFeeds;
   /** Returns the outputs that the graph writes into the caches. */
   outputs(slots: readonly ContextSlot[]): Feeds;
   /** Adds the new rows to the caches, without the rows of padding. */
   finish(slots: readonly ContextSlot[], results: Results): void;
 }
 
-type Caches = ReadonlyMap<SequenceId, SequenceCache>;
+export type Caches<Cache extends KvCache = SequenceCache> = ReadonlyMap<SequenceId, Cache>;
 
 const nothing = new Float32Array();
 const nothingInHalf = new Uint16Array();
@@ -24,10 +27,17 @@ function numbers(data: CacheNumbers, dims: readonly number[]): Feed {
 }
 
 /** Returns the binding that fits a model's graphs. */
-export function bindCaches(model: OnnxModel, caches: Caches): CacheBinding {
+export function bindCaches(model: OnnxModel, caches: Caches<KvCache>): CacheBinding {
+  if (model.onDevice) return keptOnDevice(model, caches);
   const layers = [...Array(model.layers).keys()];
-  return model.inPlace ? extendedInPlace(model, layers, caches) : appendedRows(model, layers, caches);
+  const { layers: count, rowWidth, info, halfCaches } = model;
+  const Numbers = halfCaches ? Uint16Array : Float32Array;
+  const create = () => new SequenceCache(count, rowWidth, info.contextLength + 1, Numbers);
+  const own = caches as Caches;
+  return { create, ...(model.inPlace ? extendedInPlace(model, layers, own) : appendedRows(model, layers, own)) };
 }
+
+type Binding = Omit<CacheBinding, 'create'>;
 
 /**
  * Graphs that read k{layer}_{slot} and v{layer}_{slot}, whole caches with room for the new rows, and write
@@ -38,7 +48,7 @@ function extendedInPlace(
   { heads, rowWidth, minRows, halfCaches }: OnnxModel,
   layers: readonly number[],
   caches: Caches,
-): CacheBinding {
+): Binding {
   const dims = (rows: number) => [rows, heads, rowWidth / heads];
   const empty = halfCaches ? nothingInHalf : nothing;
   return {
@@ -78,7 +88,7 @@ function extendedInPlace(
  * Graphs that read pk{layer}_{slot} and pv{layer}_{slot}, which are views of the valid rows, and return all new rows in
  * nk{layer} and nv{layer}.
  */
-function appendedRows({ rowWidth, minRows }: OnnxModel, layers: readonly number[], caches: Caches): CacheBinding {
+function appendedRows({ rowWidth, minRows }: OnnxModel, layers: readonly number[], caches: Caches): Binding {
   return {
     feeds(slots) {
       const feeds: Feeds = {};

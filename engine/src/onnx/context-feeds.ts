@@ -13,6 +13,10 @@ export interface GraphIo<Slot extends ContextSlot, Output> {
    * @param cachedTokens function that returns the token of each cache row of a slot's sequence
    */
   feeds(slots: readonly Slot[], cachedTokens: (slot: Slot) => Int32Array | undefined): Feeds;
+  /**
+   * Returns inputs with which the run must be repeated, or undefined if its results are final. Absent if they always are.
+   */
+  repeat?(slots: readonly Slot[], results: Results): Feeds | undefined;
   /** Reads the outputs. The results of idle slots come after the results of `slots` and are ignored. */
   outputs(slots: readonly Slot[], results: Results): Output[];
 }
@@ -54,6 +58,15 @@ export const idleDraft: DraftSlot = {
   branches: [],
 };
 
+/** Builds the feeds ids, pos and splits of the packed tokens. See `contextFeeds`. */
+export function tokenFeeds(slots: readonly Context[], places = slots.length): Feeds {
+  const ids = slots.flatMap(({ tokens }) => tokens);
+  const positions = slots.flatMap(({ at, tokens }) => tokens.map((_, i) => at + i));
+  const feeds: Feeds = { ids: int64(ids, [1, ids.length]), pos: int64(positions, [1, ids.length]) };
+  if (places > 1) feeds.splits = int64(Array.from({ length: places }, (_, i) => slots[i]?.tokens.length ?? 0));
+  return feeds;
+}
+
 /**
  * Builds the feeds ids, pos, splits and mask_{i} of the packed tokens. See `target_graph` in
  * training/src/ptp_train/export.
@@ -61,14 +74,11 @@ export const idleDraft: DraftSlot = {
  * @param places the number of slots of the graph; those after `slots` are empty
  */
 export function contextFeeds(slots: readonly Context[], places = slots.length): Feeds {
-  const ids = slots.flatMap(({ tokens }) => tokens);
-  const positions = slots.flatMap(({ at, tokens }) => tokens.map((_, i) => at + i));
-  const feeds: Feeds = { ids: int64(ids, [1, ids.length]), pos: int64(positions, [1, ids.length]) };
+  const feeds = tokenFeeds(slots, places);
   for (const [i, { at, tokens }] of slots.entries()) {
     feeds[`mask_${i}`] = float32(causalMask(at, tokens.length), [tokens.length, at + tokens.length]);
   }
   for (let i = slots.length; i < places; i++) feeds[`mask_${i}`] = float32(new Float32Array(), [0, 0]);
-  if (places > 1) feeds.splits = int64(Array.from({ length: places }, (_, i) => slots[i]?.tokens.length ?? 0));
   return feeds;
 }
 

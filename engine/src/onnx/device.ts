@@ -6,6 +6,9 @@ import type { OnnxModel } from './model.ts';
 /** Vulkan drivers that compute on the CPU, as patterns for the names of their files. */
 const SOFTWARE_DRIVERS = '*lvp*,*swiftshader*';
 
+/** Reason not to start on a GPU. */
+class Unsuitable extends Error {}
+
 /** Causes of a failed start on a GPU: a pattern of onnxruntime's message, and an explanation with the next step. */
 const CAUSES: readonly (readonly [RegExp, string])[] = [
   [/no WebGPU/, `onnxruntime-node has no WebGPU for ${process.platform} on ${process.arch}`],
@@ -41,10 +44,12 @@ export async function startOnDevice<Started>(
 }
 
 async function onGpu(model: OnnxModel, device: 'webgpu' | 'auto'): Promise<OnnxModel> {
-  if (model.inPlace) throw new Error('caches in place');
+  if (model.inPlace) {
+    throw new Unsuitable(`the ${model.kind} extends its caches in place, which works only in the memory of the CPU`);
+  }
   const names = await gpuNames();
   if (device === 'auto') {
-    if (names.length === 0) throw new Error('Failed to get a WebGPU adapter: the kernel knows no GPU');
+    if (names.length === 0) throw new Unsuitable('the kernel knows no GPU: install the driver of the GPU');
     ignoreSoftwareAdapters();
   }
   // The self-check's result must not be kept: it depends on the GPU and its driver, which onnxruntime does not report.
@@ -58,8 +63,8 @@ function ignoreSoftwareAdapters(): void {
   process.env.VK_LOADER_DRIVERS_DISABLE = [others, SOFTWARE_DRIVERS].filter(Boolean).join(',');
 }
 
-function problemOf({ kind, inPlace }: OnnxModel, error: unknown): string {
-  if (inPlace) return `the ${kind} extends its caches in place, which works only in the memory of the CPU`;
+function problemOf({ kind }: OnnxModel, error: unknown): string {
+  if (error instanceof Unsuitable) return error.message;
   const { cause = error } = error as { cause?: unknown };
   const text = cause instanceof Error ? cause.message : `its thread ended with status ${cause}`;
   const known = CAUSES.find(([pattern]) => pattern.test(text))?.[1];

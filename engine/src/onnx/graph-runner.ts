@@ -1,10 +1,12 @@
 import { InferenceSession, listSupportedBackends, Tensor } from 'onnxruntime-node';
 import type { ContextSlot, SequenceId } from '../types.ts';
 import { bindCaches, type CacheBinding } from './cache-binding.ts';
-import { contextFeeds, type GraphIo, padded, paddedLength } from './context-feeds.ts';
-import { SequenceCache } from './kv-cache.ts';
+import { contextFeeds, type GraphIo, padded, paddedLength, tokenFeeds } from './context-feeds.ts';
+import { cacheOutputs, disposeCaches } from './device-cache.ts';
+import { DeviceError } from './device-error.ts';
+import type { KvCache } from './kv-cache.ts';
 import type { OnnxModel } from './model.ts';
-import type { Feed, Feeds, Results } from './tensors.ts';
+import type { DeviceFeeds, Feed, Results } from './tensors.ts';
 
 interface Graph {
   readonly slots: number;
@@ -16,12 +18,9 @@ interface Graph {
 /** Names of outputs that a graph writes into the caches. */
 const IN_CACHE = /^n[kv]\d/;
 
-/** Failure on a GPU. The device may be lost or out of memory, so that no later run can be trusted. */
-export class DeviceError extends Error {}
-
 /** Runs the graphs of a model, one for each number of slots, and owns the caches of its sequences. */
 export class GraphRunner {
-  readonly caches = new Map<SequenceId, SequenceCache>();
+  readonly caches = new Map<SequenceId, KvCache>();
   readonly #model: OnnxModel;
   readonly #graphs: readonly Graph[];
   readonly #binding: CacheBinding;
@@ -32,7 +31,8 @@ export class GraphRunner {
     this.#binding = bindCaches(model, this.caches);
   }
 
-  static async load(model: OnnxModel): Promise<GraphRunner> {
+  /** @param options further options of the sessions */
+  static async load(model: OnnxModel, options: InferenceSession.SessionOptions = {}): Promise<GraphRunner> {
     if (!listSupportedBackends().some(({ name }) => name === model.device)) {
       throw new Error('this build of onnxruntime has no WebGPU');
     }
@@ -40,6 +40,7 @@ export class GraphRunner {
     for (const { slots, path } of model.graphs) {
       const session = await InferenceSession.create(path, {
         executionProviders: [model.device],
+        ...(model.onDevice && model.device === 'webgpu' && { preferredOutputLocation: cacheOutputs(model, slots) }),
         intraOpNumThreads: model.threads,
         interOpNumThreads: 1,
         logSeverityLevel: 3,
@@ -47,6 +48,7 @@ export class GraphRunner {
         enableMemPattern: !model.inPlace,
         // A thread that spins while it waits would block a core that the other services need.
         extra: { session: { intra_op: { allow_spinning: '0' } } },
+        ...options,
       });
       if (model.kind === 'target' && !session.inputNames.includes('top_count')) {
         throw new Error(
@@ -62,36 +64,47 @@ export class GraphRunner {
   /** Runs the smallest graph with enough slots, and adds the new rows to the caches. */
   async run<Slot extends ContextSlot, Output>(
     slots: readonly Slot[],
-    { idle, feeds, outputs }: GraphIo<Slot, Output>,
+    { idle, feeds, repeat, outputs }: GraphIo<Slot, Output>,
   ): Promise<Output[]> {
     const graph = this.#graphs.find((candidate) => candidate.slots >= slots.length);
     if (!graph)
       throw new RangeError(`the number of slots must be at most ${this.#model.info.maxSlots}, got ${slots.length}`);
-    const { inPlace, minRows } = this.#model;
+    const { inPlace, onDevice, minRows } = this.#model;
     for (const slot of slots) this.cacheOf(slot.sequence).prepare(slot.at, paddedLength(slot, minRows));
 
     const all = inPlace ? slots : [...slots, ...Array<Slot>(graph.slots - slots.length).fill(idle)];
     const rows = all.map((slot) => padded(slot, minRows));
     const inputs = tensorsFor(graph.session.inputNames, {
-      ...contextFeeds(rows, graph.slots),
+      ...(onDevice ? tokenFeeds : contextFeeds)(rows, graph.slots),
       ...this.#binding.feeds(all, graph.slots),
       ...feeds(all, ({ sequence }) => this.caches.get(sequence)?.tokens),
     });
     const fetches = { ...graph.results, ...tensorsFor(graph.session.outputNames, this.#binding.outputs(slots)) };
-    const results: Results = await graph.session.run(inputs, fetches).catch((cause: unknown) => {
-      if (this.#model.device === 'cpu') throw cause;
-      throw new DeviceError(`the GPU has failed: ${cause}`, { cause });
-    });
+    let results = await this.#execute(graph, inputs, fetches);
+    const changes = repeat?.(slots, results);
+    if (changes) {
+      disposeCaches(results);
+      results = await this.#execute(graph, { ...inputs, ...tensorsFor(graph.session.inputNames, changes) }, fetches);
+    }
     this.#binding.finish(slots, results);
     return outputs(slots, results);
   }
 
-  cacheOf(sequence: SequenceId): SequenceCache {
+  async #execute(
+    { session }: Graph,
+    inputs: InferenceSession.FeedsType,
+    fetches: InferenceSession.FetchesType,
+  ): Promise<Results> {
+    return session.run(inputs, fetches).catch((cause: unknown) => {
+      if (this.#model.device === 'cpu') throw cause;
+      throw new DeviceError(`the GPU has failed: ${cause}`, { cause });
+    });
+  }
+
+  cacheOf(sequence: SequenceId): KvCache {
     let cache = this.caches.get(sequence);
     if (!cache) {
-      const { layers, rowWidth, info, halfCaches } = this.#model;
-      const Numbers = halfCaches ? Uint16Array : Float32Array;
-      cache = new SequenceCache(layers, rowWidth, info.contextLength + 1, Numbers);
+      cache = this.#binding.create();
       this.caches.set(sequence, cache);
     }
     return cache;
@@ -103,14 +116,16 @@ export class GraphRunner {
 }
 
 /** Converts the tensors whose names the graph has. For example, only a sequential head has `grid` and `cell`. */
-function tensorsFor(names: readonly string[], feeds: Feeds): Record<string, Tensor> {
+function tensorsFor(names: readonly string[], feeds: DeviceFeeds): Record<string, Tensor> {
   const known = new Set(names);
   const wanted = Object.entries(feeds).filter(([name]) => known.has(name));
   return Object.fromEntries(wanted.map(([name, feed]) => [name, tensorOf(feed)]));
 }
 
-/** Creates a tensor that shares the memory of `data`. */
-function tensorOf({ type, data, dims }: Feed): Tensor {
+/** Creates a tensor that shares the memory of the feed's data, unless the feed is a tensor. */
+function tensorOf(feed: Feed | Tensor): Tensor {
+  if (feed instanceof Tensor) return feed;
+  const { type, data, dims } = feed as Feed;
   if (type !== 'float16') return new Tensor(type, data, dims);
   // The constructor turns `data` into a Float16Array if JavaScript has one, which onnxruntime 1.30 reads as empty.
   return Object.assign(new Tensor('uint16', data, dims), { type });

@@ -7,11 +7,28 @@ interface KeyValues {
   readonly values: readonly CacheNumbers[];
 }
 
+/** KV cache of one sequence. */
+export interface KvCache {
+  /** [rows] tokens, and unused elements. */
+  readonly tokens: Int32Array;
+  /** Number of valid rows. */
+  readonly rows: number;
+  /** Allocated size of keys and values in bytes. */
+  readonly bytes: number;
+  prepare(at: number, count: number): void;
+  /** Takes the first `count` rows of another cache of the same kind. This cache must be empty and prepared for them. */
+  copyFrom(other: this, count: number): void;
+  /** Removes at least the rows from `count` on, and frees the memory that the others do not need. */
+  shrink(count: number): void;
+  /** Frees memory that garbage collection does not free. */
+  release(): void;
+}
+
 /** Factor by which full arrays grow: a compromise between unused memory and copies. */
 const GROWTH = 1.25;
 
 /** Keys, values and tokens of one sequence, one row per token. */
-export class SequenceCache implements KeyValues {
+export class SequenceCache implements KeyValues, KvCache {
   keys: CacheNumbers[];
   values: CacheNumbers[];
   tokens = new Int32Array();
@@ -40,7 +57,6 @@ export class SequenceCache implements KeyValues {
     this.values = Array.from({ length: layers }, () => new Numbers());
   }
 
-  /** Allocated size of keys and values in bytes. */
   get bytes(): number {
     return 2 * this.keys.length * this.tokens.length * this.#width * this.#Numbers.BYTES_PER_ELEMENT;
   }
@@ -63,12 +79,10 @@ export class SequenceCache implements KeyValues {
     this.tokens = tokens;
   }
 
-  /** Copies the first `count` rows of another cache into this cache, which must be empty and prepared for them. */
   copyFrom(other: SequenceCache, count: number): void {
     this.append([...other.tokens.subarray(0, count)], other, 0);
   }
 
-  /** Removes the rows from `count` on, and frees the memory that the others do not need. */
   shrink(count: number): void {
     const cut = (old: CacheNumbers) => old.slice(0, count * this.#width);
     for (const arrays of [this.keys, this.values]) {
@@ -77,6 +91,8 @@ export class SequenceCache implements KeyValues {
     this.tokens = this.tokens.slice(0, count);
     this.rows = count;
   }
+
+  release(): void {}
 
   /** Returns a view of the rows [start, end) of a layer's keys or values. */
   view(kind: 'keys' | 'values', layer: number, start: number, end: number): CacheNumbers {

@@ -26,6 +26,8 @@ export interface OnnxModel {
   readonly inPlace: boolean;
   /** True if the graphs keep keys and values in float16. */
   readonly halfCaches: boolean;
+  /** True if the graphs take and return whole caches, which stay on the GPU. */
+  readonly onDevice: boolean;
   /** Minimum number of rows of a slot: slots with fewer tokens are padded. */
   readonly minRows: number;
   readonly info: EngineInfo;
@@ -71,6 +73,7 @@ export async function loadModel(
     rowWidth: heads.kv_heads * heads.head_width,
     inPlace,
     halfCaches: target?.cache_type === 'float16',
+    onDevice: target?.device === 'gpu',
     minRows: target?.min_rows ?? MIN_ROWS,
     info: {
       vocabulary: sizes.vocab,

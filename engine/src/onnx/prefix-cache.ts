@@ -1,14 +1,14 @@
 import { sharedLength, wholeBlocks } from '../prefix-blocks.ts';
-import type { SequenceCache } from './kv-cache.ts';
+import type { KvCache } from './kv-cache.ts';
 
 /**
  * KV caches of closed sequences, for prompts with the same prefix: the next turn of a chat, or a shared system prompt.
  * A row depends only on the tokens up to it, so reused rows are bit-identical to rows computed again.
  */
-export class PrefixCache {
+export class PrefixCache<Cache extends KvCache = KvCache> {
   readonly #limit: number;
   /** Caches of closed sequences, the least recently used first. */
-  readonly #parked = new Set<SequenceCache>();
+  readonly #parked = new Set<Cache>();
   #bytes = 0;
   #droppedRows = 0;
 
@@ -36,15 +36,18 @@ export class PrefixCache {
    * Keeps the cache of a closed sequence, or its beginning if it is larger than the limit. Removes each cache whose
    * tokens are a prefix of another cache's tokens.
    */
-  park(cache: SequenceCache): void {
-    if (cache.rows === 0 || this.#limit === 0) return;
-    this.#fit(cache);
-    if (cache.rows === 0) return;
+  park(cache: Cache): void {
+    if (cache.rows > 0 && this.#limit > 0) this.#fit(cache);
+    if (cache.rows === 0 || this.#limit === 0) {
+      cache.release();
+      return;
+    }
     const tokens = cache.tokens.subarray(0, cache.rows);
     for (const other of this.#parked) {
       const shared = sharedRows(other, tokens);
       if (shared === cache.rows) {
         this.#touch(other);
+        cache.release();
         return;
       }
       if (shared === other.rows) this.#drop(other);
@@ -59,12 +62,12 @@ export class PrefixCache {
   }
 
   /** Shortens a cache that is larger than the limit to the whole blocks that fit. */
-  #fit(cache: SequenceCache): void {
+  #fit(cache: Cache): void {
     if (cache.bytes <= this.#limit) return;
     const most = wholeBlocks(Math.floor((this.#limit * cache.tokens.length) / cache.bytes));
-    const kept = Math.min(cache.rows, most);
-    this.#droppedRows += cache.rows - kept;
-    cache.shrink(kept);
+    const rows = cache.rows;
+    cache.shrink(Math.min(rows, most));
+    this.#droppedRows += rows - cache.rows;
   }
 
   /**
@@ -73,9 +76,9 @@ export class PrefixCache {
    *
    * @returns the cache and the number of rows to reuse, or undefined if no block matches
    */
-  longest(tokens: ArrayLike<number>, open: Iterable<SequenceCache>): SharedPrefix | undefined {
+  longest(tokens: ArrayLike<number>, open: Iterable<Cache>): SharedPrefix<Cache> | undefined {
     if (this.#limit === 0) return undefined;
-    let best: SharedPrefix | undefined;
+    let best: SharedPrefix<Cache> | undefined;
     for (const cache of [...this.#parked, ...open]) {
       const shared = sharedRows(cache, tokens);
       const rows = wholeBlocks(shared);
@@ -86,20 +89,21 @@ export class PrefixCache {
   }
 
   /** Marks a cache as the most recently used. */
-  #touch(cache: SequenceCache): void {
+  #touch(cache: Cache): void {
     this.#parked.delete(cache);
     this.#parked.add(cache);
   }
 
-  #drop(cache: SequenceCache): void {
+  #drop(cache: Cache): void {
     this.#parked.delete(cache);
     this.#bytes -= cache.bytes;
+    cache.release();
   }
 }
 
-type SharedPrefix = { readonly cache: SequenceCache; readonly rows: number };
+type SharedPrefix<Cache> = { readonly cache: Cache; readonly rows: number };
 
 /** Returns the length of the prefix that a cache shares with `tokens`. */
-function sharedRows({ tokens: held, rows }: SequenceCache, tokens: ArrayLike<number>): number {
+function sharedRows({ tokens: held, rows }: KvCache, tokens: ArrayLike<number>): number {
   return sharedLength(held.subarray(0, rows), tokens);
 }

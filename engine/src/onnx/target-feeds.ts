@@ -33,7 +33,7 @@ export function targetIo(dimensions: number, vocabulary: number, minRows: number
   };
 }
 
-function picksOf(slots: readonly TargetSlot[], dimensions: number, minRows: number): Pick[] {
+export function picksOf(slots: readonly TargetSlot[], dimensions: number, minRows: number): Pick[] {
   const picks: Pick[] = [];
   let row = 0;
   for (const slot of slots) {
@@ -51,7 +51,7 @@ function picksOf(slots: readonly TargetSlot[], dimensions: number, minRows: numb
 }
 
 /** Returns the number of alternatives for the whole run, because the graph returns the same number for every row. */
-function mostTops(slots: readonly TargetSlot[]): number {
+export function mostTops(slots: readonly TargetSlot[]): number {
   return Math.max(...slots.map(({ topCount = 0 }) => topCount));
 }
 
@@ -89,7 +89,7 @@ function forbid(allowed: Uint8Array, biases: Float32Array): void {
   for (let id = 0; id < biases.length; id++) if (!isAllowed(allowed, id)) biases[id] = Number.NEGATIVE_INFINITY;
 }
 
-function targetOutputs(slots: readonly TargetSlot[], results: Results): TargetOutput[] {
+export function targetOutputs(slots: readonly TargetSlot[], results: Results): TargetOutput[] {
   const picks = intResult(results, 'pick');
   const logProbabilities = floatResult(results, 'logprob');
   const width = mostTops(slots);

@@ -1,9 +1,15 @@
+import type { Tensor } from 'onnxruntime-node';
+
 /** Input of a graph. Float16 numbers are stored as their bits. */
 export type Feed =
   | { readonly type: 'float16'; readonly data: Uint16Array; readonly dims: readonly number[] }
   | { readonly type: 'float32'; readonly data: Float32Array; readonly dims: readonly number[] }
-  | { readonly type: 'int64'; readonly data: BigInt64Array; readonly dims: readonly number[] };
+  | { readonly type: 'int64'; readonly data: BigInt64Array; readonly dims: readonly number[] }
+  | { readonly type: 'int32'; readonly data: Int32Array; readonly dims: readonly number[] };
 export type Feeds = Record<string, Feed>;
+
+/** Inputs that may already be on the GPU. */
+export type DeviceFeeds = Record<string, Feed | Tensor>;
 
 export function float32(data: Float32Array, dims: readonly number[]): Feed {
   return { type: 'float32', data, dims };
@@ -15,6 +21,10 @@ export function float16(data: Uint16Array, dims: readonly number[]): Feed {
 
 export function int64(values: readonly number[], dims: readonly number[] = [values.length]): Feed {
   return { type: 'int64', data: BigInt64Array.from(values, BigInt), dims };
+}
+
+export function int32(values: readonly number[], dims: readonly number[] = [values.length]): Feed {
+  return { type: 'int32', data: Int32Array.from(values), dims };
 }
 
 /** Creates an input with one number per item. */
@@ -46,5 +56,5 @@ export function floatResult(results: Results, name: string): Float32Array {
 
 /** Returns an output of ids or counts, which fit into int32. */
 export function intResult(results: Results, name: string): Int32Array {
-  return Int32Array.from(results[name]?.data as BigInt64Array, Number);
+  return Int32Array.from(results[name]?.data as ArrayLike<bigint | number>, Number);
 }

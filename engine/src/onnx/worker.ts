@@ -3,8 +3,10 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import type { DraftOutput, DraftSlot, SequenceId, TargetOutput, TargetSlot } from '../types.ts';
 import { checkIo } from './check-feeds.ts';
+import { DeviceError } from './device-error.ts';
 import { branchIo } from './draft-feeds.ts';
-import { DeviceError, GraphRunner } from './graph-runner.ts';
+import { gpuTargetIo } from './gpu-target-feeds.ts';
+import { GraphRunner } from './graph-runner.ts';
 import type { FromWorker, ReuseAnswer, RunAnswer, ToWorker } from './messages.ts';
 import type { OnnxModel } from './model.ts';
 import { PrefixCache } from './prefix-cache.ts';
@@ -17,7 +19,7 @@ const parked = new PrefixCache(model.prefixCacheBytes);
 let stopping = false;
 
 const { uniformsPerPosition: dimensions, vocabulary } = model.info;
-const target = targetIo(dimensions, vocabulary, model.minRows);
+const target = (model.onDevice ? gpuTargetIo : targetIo)(dimensions, vocabulary, model.minRows);
 const drafter = model.checksBlocks ? checkIo(dimensions, model.minRows) : branchIo(dimensions, model.minRows);
 
 let queue: Promise<void> = Promise.resolve();
@@ -61,6 +63,7 @@ function reuse(sequence: SequenceId, tokens: readonly number[]): ReuseAnswer {
       cache.copyFrom(found.cache, found.rows);
     }
   } catch {
+    runner.caches.get(sequence)?.release();
     runner.caches.delete(sequence); // If memory is exhausted, start with an empty cache, as if nothing had been found.
   }
   const { rows = 0, bytes: cacheBytes = 0 } = runner.caches.get(sequence) ?? {};

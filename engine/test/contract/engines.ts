@@ -47,6 +47,9 @@ const onnxOptions = { dir: tinyModel, prefixCacheBytes: 1e6 };
 /** The same target, exported in int8 in the form of large ones: one graph, which writes into float16 caches. */
 const int8Model = fileURLToPath(new URL('../../../test/models/tiny-int8', import.meta.url));
 
+/** The same target, exported for GPUs. onnxruntime has its operations on the CPU too. */
+const gpuModel = fileURLToPath(new URL('../../../test/models/tiny-gpu', import.meta.url));
+
 export const targets: ContractEngine<TargetEngine>[] = [
   {
     name: 'fake',
@@ -57,6 +60,13 @@ export const targets: ContractEngine<TargetEngine>[] = [
     },
   },
   { name: 'ONNX', isReal: true, open: (options) => inThread(openTargetEngine({ ...onnxOptions, ...options })) },
+  {
+    name: 'ONNX for GPUs',
+    isReal: true,
+    // On the CPU, GroupQueryAttention adds in an order that depends on the run.
+    decimals: 5,
+    open: (options) => inThread(openTargetEngine({ ...onnxOptions, dir: gpuModel, ...options })),
+  },
   {
     name: 'ONNX in place, int8',
     isReal: true,

@@ -48,6 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="number format of the target's matrix products",
     )
     add(
+        "--device",
+        choices=("cpu", "gpu"),
+        default="cpu",
+        help="gpu writes a target that keeps its KV caches on the GPU (default: cpu, which runs on both)",
+    )
+    add(
         "--drafter-precision",
         choices=PRECISIONS,
         default="float32",
@@ -82,6 +88,11 @@ def check(args: argparse.Namespace) -> None:
         require(args.out != MODELS, f"--out must be given with --to {args.to}")
         types = {"hf": ("f32", "f16"), "gguf": to_gguf.TYPES, "transformers-js": ("f32",)}[args.to]
         require(args.type in types, f"--type must be one of {', '.join(types)} with --to {args.to}, got {args.type}")
+    if args.device == "gpu":
+        require(
+            args.target_precision == "float32",
+            f"--target-precision must be float32 with --device gpu, got {args.target_precision}",
+        )
     counts = args.slots
     fine = counts is None or (counts[0] == 1 and list(counts) == sorted(set(counts)))
     require(fine, f"--slots must start with 1 and be in ascending order, got {','.join(map(str, counts or ()))}")
@@ -135,6 +146,7 @@ def run(args: argparse.Namespace) -> None:
         Form(args.drafter_precision),
         template.read_bytes() if template.exists() else None,
         args.slots,
+        device=args.device,
     )
     if "corpus" in facts:
         sources = json.loads(args.sources.read_text())

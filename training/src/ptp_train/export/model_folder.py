@@ -17,6 +17,7 @@ from ..model.transformer import Config, parameters_of
 from . import manifest
 from .graphs.drafter_graph import drafter_graph
 from .graphs.feature_graph import feature_graph
+from .graphs.gpu import gpu_target_graph
 from .graphs.graph import WeightFile
 from .graphs.int8 import NARROW
 from .graphs.target_graph import target_graph
@@ -52,6 +53,7 @@ def write_graphs(
     counts: dict[str, tuple[int, ...]],
     in_place: bool,
     half_caches: bool,
+    device: str,
 ) -> list[str]:
     """Writes all graphs and weight files into `out` and returns their names.
 
@@ -59,7 +61,9 @@ def write_graphs(
     """
     weights = WeightFile(out / "target.weights", form.precision, form.storage)
     graphs = {
-        f"target.b{slots}.onnx": target_graph(target, weights, slots, kind, in_place, half_caches)
+        f"target.b{slots}.onnx": gpu_target_graph(target, weights, slots, kind)
+        if device == "gpu"
+        else target_graph(target, weights, slots, kind, in_place, half_caches)
         for slots in counts["target"]
     }
     names = [weights.path.name]
@@ -96,12 +100,13 @@ def write_folder(
     chat_template: bytes | None = None,
     slots: tuple[int, ...] | None = None,
     in_place: bool | None = None,
+    device: str = "cpu",
 ) -> None:
     """Writes a model folder. `drafter` is None if the folder contains only a target.
 
     slots: numbers of slots for which to write graphs. in_place: see `target_graph`. The defaults depend on the target's
-    size. facts: see `manifest.build`. The server needs a chat template, so callers without `chat_template` have to add
-    the template to the folder.
+    size. device: `gpu` for a target whose graphs are those of `gpu_target_graph`. facts: see `manifest.build`. The server
+    needs a chat template, so callers without `chat_template` have to add the template to the folder.
     """
     if drafter and drafter.config.target != target.config:
         raise SystemExit(f"--drafter must be made for a target with {target.config}, got {drafter.config.target}")
@@ -112,7 +117,7 @@ def write_folder(
     # "tree" is the drafters' default, so that adding a drafter later does not change texts.
     pick = drafter.config.pick if drafter else "tree"
     large = parameters_of(target) >= LARGE
-    in_place = large if in_place is None else in_place
+    in_place = device == "cpu" and (large if in_place is None else in_place)
     counts = {
         "target": slots or (SLOTS_OF_LARGE if large else SLOTS),
         "drafter": slots or (SLOTS_OF_LARGE_DRAFTER if large else SLOTS),
@@ -120,9 +125,11 @@ def write_folder(
     # Rounding a cache to float16 changes less than the products in int8 do.
     half_caches = in_place and form.precision == "int8" and min(counts["target"]) > 1
     with torch.no_grad():
-        graphs = write_graphs(target, drafter, out, form, drafter_form, pick, counts, in_place, half_caches)
+        graphs = write_graphs(target, drafter, out, form, drafter_form, pick, counts, in_place, half_caches, device)
     names = [*texts, *graphs]
     layout = {"slots": counts["target"]} if counts["target"] != counts["drafter"] else {}
+    if device == "gpu":
+        layout["device"] = device
     if in_place:
         layout["caches"] = "in_place"
         if single_rows(target.config, form):

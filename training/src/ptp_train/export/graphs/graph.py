@@ -17,7 +17,8 @@ from ...model.transformer import Config, Layer, RMSNorm, rope_tables
 from .int8 import NARROW, fused_linear, integer_linear, stored_channels
 from .weight_file import WeightFile
 
-FLOAT, FLOAT16, INT64, BOOL = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64, TensorProto.BOOL
+FLOAT, FLOAT16, BOOL = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BOOL
+INT32, INT64 = TensorProto.INT32, TensorProto.INT64
 CONTRIB = "com.microsoft"
 
 
@@ -26,10 +27,12 @@ class Graph:
 
     The body of an If or a Loop has the outer graph as `parent`, which holds the body's constants and parameters. The
     Cast nodes of the parameters are then outside the body, where onnxruntime can fold them.
+
+    on_gpu: all nodes must have kernels in onnxruntime's WebGPU provider, which does not compute with int64.
     """
 
-    def __init__(self, weights: WeightFile, parent: "Graph | None" = None):
-        self.weights, self.parent = weights, parent
+    def __init__(self, weights: WeightFile, parent: "Graph | None" = None, on_gpu: bool = False):
+        self.weights, self.parent, self.on_gpu = weights, parent, on_gpu
         self.nodes: list[onnx.NodeProto] = []
         self.inputs: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
@@ -88,7 +91,7 @@ class Graph:
         the weight file.
         """
         name = self.tensor(name, value)
-        if f"{name}.stored" not in self.initializers:
+        if self.on_gpu or f"{name}.stored" not in self.initializers:
             return self.node("Gather", [name, ids], out)
         return self.node("Cast", [self.node("Gather", [f"{name}.stored", ids], f"{out}.stored")], out, to=FLOAT)
 
@@ -126,6 +129,11 @@ class Graph:
         """Adds the product by `weight` in integers. Returns None if the product stays in floats."""
         forms = {"int8": integer_linear, "int8-fused": fused_linear}
         return forms.get(self.weights.precision) if weight.shape[1] >= NARROW else None
+
+    def number(self, index: str, count: int) -> str:
+        """Returns an index, which is less than `count`, as float32. WebGPU has no kernel that casts int64."""
+        numbers = self.named(f"numbers.{count}", np.arange(count, dtype=np.float32))
+        return self.node("Gather", [numbers, index], f"{index}.number")
 
     def choose(self, condition: str, out: str, then, otherwise: str, kind: int = INT64) -> str:
         """Adds an ONNX If with one result: `then(subgraph)` if the scalar `condition` is true, and else `otherwise`, a

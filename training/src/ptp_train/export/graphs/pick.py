@@ -1,7 +1,7 @@
 """Pick as ONNX nodes: from weights [R, V], which need not sum to 1, and uniforms u [R, D] to tokens [R, 1].
 
 The rules are the same as in model/coordinates.py and engine/src/testing/reference-sampler.ts. No row depends on other
-rows.
+rows. In graphs for a GPU, the tokens are float32.
 """
 
 import numpy as np
@@ -39,7 +39,7 @@ def first_above(g: Graph, weights: str, u: str, out: str) -> str:
     g.node("Cast", [f"{out}.below"], f"{out}.ones", to=FLOAT)
     g.node("ReduceSum", [f"{out}.ones", g.constant([0])], f"{out}.count", keepdims=0)
     g.node("Unsqueeze", [f"{out}.count", g.constant([1])], f"{out}.column")
-    return g.node("Cast", [f"{out}.column"], out, to=INT64)
+    return g.node("Cast", [f"{out}.column"], out, to=FLOAT if g.on_gpu else INT64)
 
 
 def stages(depth: int) -> list[int]:
@@ -87,7 +87,8 @@ def tree(g: Graph, weights: str, u: str, vocab: int, out: str) -> str:
             g.node("Reshape", [weights, g.constant([0, leaves, size])], f"{name}.blocks")
             sums = g.node("ReduceSum", [f"{name}.blocks", g.constant([2])], f"{name}.sums", keepdims=0)
         leaf = walk(g, sums, u, levels, above, name)
-        index = leaf if index is None else below(g, index, leaf, leaves, name)
+        place = g.number(leaf, leaves) if g.on_gpu else leaf
+        index = place if index is None else below(g, index, place, leaves, name)
         if size > 1:
             weights = g.node("GatherND", [f"{name}.blocks", leaf], f"{name}.chosen", batch_dims=1)
         above += levels
@@ -127,7 +128,7 @@ def listed_tree(g: Graph, weights: str, u: str, ids: np.ndarray, vocab: int, out
 
 def below(g: Graph, index: str, leaf: str, leaves: int, name: str) -> str:
     """Returns the index, in its level, of a leaf of the subtree with `leaves` leaves and its root at `index`."""
-    g.node("Mul", [index, g.constant(leaves)], f"{name}.above")
+    g.node("Mul", [index, g.constant(leaves, np.float32 if g.on_gpu else np.int64)], f"{name}.above")
     return g.node("Add", [f"{name}.above", leaf], f"{name}.index")
 
 
