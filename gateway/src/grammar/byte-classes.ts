@@ -42,18 +42,6 @@ export interface Utf8Position {
 /** Position between two characters. */
 export const boundary: Utf8Position = { missing: 0, low: 0x80, high: 0xbf };
 
-/** Returns the class of a byte and the position after it. The position is undefined after invalid bytes. */
-export function classify(at: Utf8Position | undefined, byte: number): [bit: number, after: Utf8Position | undefined] {
-  if (!at) return [OTHER, undefined];
-  if (at.missing > 0) {
-    const isValid = byte >= at.low && byte <= at.high;
-    return isValid ? [NON_ASCII, { ...boundary, missing: at.missing - 1 }] : [OTHER, undefined];
-  }
-  if (byte < 0x80) return [bits[byte] as number, boundary];
-  const lead = leadBytes.find(({ from, to }) => byte >= from && byte <= to);
-  return lead ? [NON_ASCII, lead.after] : [OTHER, undefined];
-}
-
 /** Lead bytes of UTF-8. Their ranges exclude overlong encodings and surrogates. */
 const leadBytes: readonly { readonly from: number; readonly to: number; readonly after: Utf8Position }[] = [
   { from: 0xc2, to: 0xdf, after: { missing: 1, low: 0x80, high: 0xbf } },
@@ -65,6 +53,33 @@ const leadBytes: readonly { readonly from: number; readonly to: number; readonly
   { from: 0xf1, to: 0xf3, after: { missing: 3, low: 0x80, high: 0xbf } },
   { from: 0xf4, to: 0xf4, after: { missing: 3, low: 0x80, high: 0x8f } },
 ];
+
+/** Positions before the last continuation bytes of a character, whose values are not restricted, by number of bytes. */
+const tails: readonly Utf8Position[] = [boundary, { ...boundary, missing: 1 }, { ...boundary, missing: 2 }];
+
+type Step = readonly [bit: number, after: Utf8Position | undefined];
+
+const invalid: Step = [OTHER, undefined];
+
+function step(at: Utf8Position, byte: number): Step {
+  if (at.missing > 0) return byte >= at.low && byte <= at.high ? [NON_ASCII, tails[at.missing - 1]] : invalid;
+  if (byte < 0x80) return [bits[byte] as number, boundary];
+  const lead = leadBytes.find(({ from, to }) => byte >= from && byte <= to);
+  return lead ? [NON_ASCII, lead.after] : invalid;
+}
+
+/** [256] steps from each position. They are computed in advance, because every byte of a vocabulary needs one. */
+const steps = new Map(
+  [...tails, ...leadBytes.map(({ after }) => after)].map((at) => [
+    at,
+    Array.from({ length: 256 }, (_, b) => step(at, b)),
+  ]),
+);
+
+/** Returns the class of a byte and the position after it. The position is undefined after invalid bytes. */
+export function classify(at: Utf8Position | undefined, byte: number): Step {
+  return at ? (steps.get(at)?.[byte] as Step) : invalid;
+}
 
 /** Returns the classes of the bytes of a text that begins between two characters. */
 export function classesOf(text: Iterable<number>): number {

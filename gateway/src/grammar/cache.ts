@@ -3,7 +3,7 @@ import { MemoryLimit } from './memory.ts';
 import { afterPrefix, PrefixState } from './prefix.ts';
 import { StringMasks } from './string-masks.ts';
 import { startState } from './token-state.ts';
-import { hasLonger, type TokenTries, tokenTries } from './token-trie.ts';
+import { hasLonger, tokenTries } from './token-trie.ts';
 import type { GrammarState, OutputConstraint, Vocabulary } from './types.ts';
 
 /** Maximum number of cached grammars. A request whose grammar is cached reuses its states and masks. */
@@ -31,22 +31,14 @@ export class GrammarCache {
     this.#memory = memory;
     const { vocabulary: size, endOfText, stopTokens = [] } = model;
     const bytes = (id: number) => tokenizer.bytes(id);
-    let tries: TokenTries | undefined;
-    let closing: Vocabulary['closing'] | undefined;
+    // Built before the server is ready: for 150,000 tokens it takes up to a second, in which no other stream goes on.
+    const tries = tokenTries(size, bytes);
     this.#vocabulary = {
       size,
       bytes,
       endTokens: [endOfText, ...stopTokens],
-      // Built when first used: for 150,000 tokens they need 90 MB, and many servers never see a grammar.
-      get tries() {
-        tries ??= tokenTries(size, bytes);
-        return tries;
-      },
-      get closing() {
-        const { marked, long } = this.tries;
-        closing ??= { marked: closingTokens(marked, bytes), long: closingTokens(long, bytes) };
-        return closing;
-      },
+      tries,
+      closing: { marked: closingTokens(tries.marked, bytes), long: closingTokens(tries.long, bytes) },
     };
     this.#strings = new StringMasks(this.#vocabulary, memory);
   }

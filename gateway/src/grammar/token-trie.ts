@@ -74,13 +74,13 @@ export function tokenTries(size: number, bytesOf: (id: number) => Uint8Array): T
 
 /** Node under construction. */
 interface Node {
+  readonly index: number;
   readonly byte: number;
   readonly depth: number;
   readonly idsBefore: number;
-  /** Position in UTF-8 before and after the byte. */
-  readonly before: Utf8Position | undefined;
+  /** Class of the byte, and position in UTF-8 after it. */
+  readonly bit: number;
   readonly after: Utf8Position | undefined;
-  end: number;
   classesBelow: number;
   charactersBelow: number;
 }
@@ -88,7 +88,10 @@ interface Node {
 /** Returns the trie of tokens, which may have no bytes. */
 export function tokenTrie(size: number, tokens: TokenBytes[]): TokenTrie {
   tokens.sort((a, b) => Buffer.compare(a.text, b.text));
-  const nodes: Node[] = [];
+  const bytes = tokens.reduce((sum, { text }) => sum + text.length, 0);
+  // There is at most one node for each byte. The data are written when a node is complete, so that few objects exist.
+  const data = new Int32Array((bytes + 1) * NODE.size);
+  let nodes = 0;
   /** Path from the root to the end of the previous token. */
   const path: Node[] = [];
   let last: Uint8Array = new Uint8Array();
@@ -97,40 +100,49 @@ export function tokenTrie(size: number, tokens: TokenBytes[]): TokenTrie {
   const leave = (depth: number) => {
     while (path.length > depth) {
       const node = path.pop() as Node;
-      node.end = nodes.length;
+      write(data, node, nodes);
       const parent = path.at(-1);
       if (!parent) continue;
       const characters = node.charactersBelow + (beginsCharacter(node.byte) ? 1 : 0);
-      parent.classesBelow |= node.classesBelow | classify(node.before, node.byte)[0];
+      parent.classesBelow |= node.classesBelow | node.bit;
       parent.charactersBelow = Math.max(parent.charactersBelow, characters);
     }
   };
-  for (const [index, { id, text }] of tokens.entries()) {
+  for (const [order, { id, text }] of tokens.entries()) {
     allow(mask, id);
     let common = 0;
     while (common < last.length && common < text.length && last[common] === text[common]) common++;
     leave(common);
     for (let depth = common; depth < text.length; depth++) {
       const byte = text[depth] as number;
-      const before = depth === 0 ? boundary : path.at(-1)?.after;
-      const [, after] = classify(before, byte);
-      const node = { byte, depth, idsBefore: index, before, after, end: 0, classesBelow: 0, charactersBelow: 0 };
-      path.push(node);
-      nodes.push(node);
+      const [bit, after] = classify(depth === 0 ? boundary : path.at(-1)?.after, byte);
+      path.push({ index: nodes++, byte, depth, idsBefore: order, bit, after, classesBelow: 0, charactersBelow: 0 });
     }
     last = text;
   }
   leave(0);
+  data[nodes * NODE.size + NODE.idsBefore] = tokens.length;
   const ids = Uint32Array.from(tokens, ({ id }) => id);
   return {
-    nodes: packed(nodes, tokens.length),
-    size: nodes.length,
+    nodes: data.slice(0, (nodes + 1) * NODE.size),
+    size: nodes,
     ids,
     mask,
     maskUpTo: masksByLength(size, ids, tokens),
     classes: tokens.reduce((classes, { text }) => classes | classesOf(text), 0),
     maxLength: tokens.reduce((max, { text }) => Math.max(max, text.length), 0),
   };
+}
+
+/** Writes the data of a complete node, whose subtree ends before the node `end`. */
+function write(data: Int32Array, node: Node, end: number): void {
+  const { index, byte, depth, idsBefore, after, classesBelow, charactersBelow } = node;
+  const at = index * NODE.size;
+  data[at + NODE.endAndByte] = end * 256 + byte;
+  // In the middle of a character, the classes below do not describe a text, because a text begins with a character.
+  data[at + NODE.classesBelow] = classesBelow === 0 || after?.missing === 0 ? classesBelow : OTHER;
+  data[at + NODE.idsBefore] = idsBefore;
+  data[at + NODE.depthAndCharacters] = depth * 65536 + charactersBelow;
 }
 
 /** Returns a function that computes the mask of the tokens up to a length when needed, and caches it. */
@@ -155,20 +167,6 @@ function masksByLength(
 }
 
 const beginsCharacter = (byte: number): boolean => byte < 0x80 || byte > 0xbf;
-
-function packed(nodes: readonly Node[], tokens: number): Int32Array {
-  const all = new Int32Array((nodes.length + 1) * NODE.size);
-  for (const [index, { byte, depth, idsBefore, after, end, classesBelow, charactersBelow }] of nodes.entries()) {
-    const at = index * NODE.size;
-    all[at + NODE.endAndByte] = end * 256 + byte;
-    // In the middle of a character, the classes below do not describe a text, because a text begins with a character.
-    all[at + NODE.classesBelow] = classesBelow === 0 || after?.missing === 0 ? classesBelow : OTHER;
-    all[at + NODE.idsBefore] = idsBefore;
-    all[at + NODE.depthAndCharacters] = depth * 65536 + charactersBelow;
-  }
-  all[nodes.length * NODE.size + NODE.idsBefore] = tokens;
-  return all;
-}
 
 const endOf = ({ nodes }: TokenTrie, node: number): number =>
   (nodes[node * NODE.size + NODE.endAndByte] as number) >> 8;

@@ -109,15 +109,15 @@ describe.each(Object.entries(grammars))('%s', (name, grammar) => {
   });
 });
 
-test('the tries are not built before the first mask, because they take long and much memory', () => {
+test('requests do not build the tries, because that takes long', () => {
   let reads = 0;
   const counted = { bytes: (id: number) => [tokenizer.bytes(id), reads++][0] as Uint8Array };
   const cache = new GrammarCache(counted, model);
-  const state = cache.start({ grammar: jsonObject, key: 'a' });
-  expect(reads).toBe(0);
-  expect(state.mask.some((byte) => byte > 0)).toBe(true);
-  expect(cache.isExtended(Uint8Array.of(0x7b))).toBeTypeOf('boolean');
-  expect(reads).toBe(model.vocabulary);
+  expect(reads).toBeGreaterThanOrEqual(model.vocabulary);
+  reads = 0;
+  expect(cache.start({ grammar: jsonObject, key: 'a' }).mask.some((byte) => byte > 0)).toBe(true);
+  expect(cache.isExtended(Uint8Array.of(0x7b))).toBe(true);
+  expect(reads).toBeLessThan(model.vocabulary);
 });
 
 test('equal keys share one state, so masks are computed once', () => {
