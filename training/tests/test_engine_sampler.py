@@ -22,8 +22,12 @@ CASES = {name: json.loads((VECTORS / f"{name}.json").read_text())["cases"] for n
 
 
 def plan(rows: int, u: np.ndarray, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, **others) -> Plan:
-    columns = [np.broadcast_to(np.array(x), rows) for x in (temperature, top_k, top_p, min_p)]
-    return Plan(np.stack(columns, 1).astype(np.float32), u.astype(np.float32), **others)
+    types = (np.float32, np.int64, np.float32, np.float32)
+    columns = [
+        np.broadcast_to(x, rows).astype(t) for x, t in zip((temperature, top_k, top_p, min_p), types, strict=True)
+    ]
+    parameters = list(zip(*(column.tolist() for column in columns), strict=True))
+    return Plan(parameters, u.astype(np.float32), **others)
 
 
 def test_uniforms_equal_the_shared_vectors():
@@ -111,7 +115,7 @@ def test_trees_of_all_depths(vocabulary):
     for row in range(rows):
         ids = weights[row].nonzero().flatten()
         sums = weights[row, ids].long().cumsum(-1).tolist()
-        chosen = walk(ids.tolist(), sums, len(ids), (u[row] * 2**24).long().tolist())
+        chosen = walk(ids.tolist(), sums, (u[row] * 2**24).long().tolist())
         assert ids[chosen] == expected[row]
 
 

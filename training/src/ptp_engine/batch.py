@@ -4,6 +4,7 @@ With a varlen kernel, every pass has the same number of tokens, so that matrix p
 and no result depends on the other tokens. Padding tokens form one more sequence, in the scratch block.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Iterator
@@ -82,16 +83,18 @@ class Shape:
 
     def split(self, flat):
         """Returns views of the arrays in `flat`, a NumPy array or a tensor."""
-        views, at = {}, 0
-        for name, shape in self.fields().items():
-            size = math.prod(shape)
-            views[name] = flat[at : at + size].reshape(shape)
-            at += size
-        return views
+        return {name: flat[here].reshape(shape) for name, (here, shape) in places(self).items()}
 
     @property
     def size(self) -> int:
         return sum(math.prod(shape) for shape in self.fields().values())
+
+
+@functools.lru_cache(maxsize=1024)
+def places(shape: Shape) -> dict[str, tuple[slice, tuple[int, ...]]]:
+    """Returns the slice and the shape of each array. Cached, because most steps have a shape that occurred before."""
+    fields = shape.fields()
+    return dict(zip(fields, zip(slices(map(math.prod, fields.values())), fields.values(), strict=True), strict=True))
 
 
 class Packer:
@@ -135,7 +138,7 @@ class Packer:
             fill_tables(arrays["tables"], pieces, self.block_size)
         else:
             for here, piece in zip(slices(ends), pieces, strict=True):
-                arrays["gathered"][here] = pool_rows(piece.sequence, 0, piece.end, self.block_size)
+                arrays["gathered"][here] = pool_rows(piece.sequence, piece.end, self.block_size)
         return flat, shape
 
 
@@ -176,10 +179,12 @@ def parts(pieces: list[Piece]) -> Iterator[tuple[slice, Piece]]:
 
 
 def fill_tokens(arrays: dict[str, np.ndarray], pieces: list[Piece], block_size: int) -> None:
-    for here, piece in parts(pieces):
-        arrays["ids"][here] = piece.tokens
-        arrays["positions"][here] = np.arange(piece.at, piece.end)
-        arrays["rows"][here] = pool_rows(piece.sequence, piece.at, piece.end, block_size)
+    """Fills the first places. Lists are faster than NumPy for the few tokens of a step."""
+    places = [(piece.sequence.blocks, at) for piece in pieces for at in range(piece.at, piece.end)]
+    here = slice(len(places))
+    arrays["ids"][here] = [token for piece in pieces for token in piece.tokens]
+    arrays["positions"][here] = [at for _, at in places]
+    arrays["rows"][here] = [blocks[at // block_size] * block_size + at % block_size for blocks, at in places]
 
 
 def fill_tables(tables: np.ndarray, pieces: list[Piece], block_size: int) -> None:
@@ -188,12 +193,10 @@ def fill_tables(tables: np.ndarray, pieces: list[Piece], block_size: int) -> Non
         table[:count] = piece.sequence.blocks[:count]
 
 
-def pool_rows(sequence: Sequence, first: int, end: int, block_size: int) -> np.ndarray:
-    """Returns the rows of the pool for the rows [first, end) of a sequence."""
-    skipped = first // block_size
-    blocks = np.array(sequence.blocks[skipped : -(-end // block_size)], np.int32)
-    rows = (blocks[:, None] * block_size + np.arange(block_size, dtype=np.int32)).ravel()
-    return rows[first - skipped * block_size : end - skipped * block_size]
+def pool_rows(sequence: Sequence, count: int, block_size: int) -> np.ndarray:
+    """Returns the rows of the pool for the first `count` rows of a sequence."""
+    blocks = np.array(sequence.blocks[: -(-count // block_size)], np.int32)
+    return (blocks[:, None] * block_size + np.arange(block_size, dtype=np.int32)).ravel()[:count]
 
 
 def unpack(flat: Tensor, shape: Shape, longest: int) -> tuple[Tensor, Batch]:

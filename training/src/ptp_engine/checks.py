@@ -89,10 +89,11 @@ def settle(checks: list[Check], logits: Tensor, dimensions: int) -> np.ndarray:
 def plan(checks: list[Check], dimensions: int) -> Plan:
     """Returns the sampling parameters of the rows of all checks."""
     counts = [len(check.block) + 1 for check in checks]
-    parameters = np.array([parameters_of(check.slot.sampling) for check in checks], np.float32)
+    own = [parameters_of(check.slot.sampling) for check in checks]
+    parameters = [row for row, count in zip(own, counts, strict=True) for _ in range(count)]
     sources = [check.slot.uniforms for check in checks]
     seeds = np.array([source.seed for source in sources], np.uint64)
     firsts = [check.start + source.offset for check, source in zip(checks, sources, strict=True)]
     positions = np.concatenate([np.arange(first, first + count) for first, count in zip(firsts, counts, strict=True)])
     u = uniforms(np.repeat(seeds, counts), positions, dimensions)
-    return Plan(np.repeat(parameters, counts, 0), u)
+    return Plan(parameters, u)

@@ -9,6 +9,7 @@ from .adjust import Adjustment
 from .batch import Piece, parts
 from .errors import EngineError
 from .gen import engine_pb2
+from .ranked import Parameters
 from .sampler import Picks, Plan, parameters_of
 from .uniforms import uniforms_of
 
@@ -27,13 +28,13 @@ def picked_rows(pieces: list[Piece], slots: Sequence[engine_pb2.TargetSlot]) -> 
 def plan(pieces: list[Piece], slots: Sequence[engine_pb2.TargetSlot], depth: int) -> Plan:
     """Returns the sampling parameters of the picks after the tokens of `pieces`. The target picks a token after each of these."""
     count = sum(len(piece.tokens) for piece in pieces)
-    parameters = np.empty((count, 4), np.float32)
+    parameters: list[Parameters] = []
     u = np.zeros((count, depth), np.float32)
     adjustments: list[Adjustment] = []
     top_count = 0
     for rows, piece in parts(pieces):
         slot = slots[piece.slot]
-        parameters[rows] = parameters_of(slot.sampling)
+        parameters += [parameters_of(slot.sampling)] * len(piece.tokens)
         if slot.sampling.temperature > 0:
             first = piece.at + 1 + slot.uniforms.offset
             u[rows] = uniforms_of(slot.uniforms.seed, first, len(piece.tokens), depth)

@@ -1,70 +1,79 @@
-"""Picks among the most probable tokens on the host. These tokens are so few that Python is faster than kernels on a device."""
+"""Picks among the most probable tokens on the host. These tokens are so few that Python is faster than kernels on a device,
+and than NumPy for the rows of a step.
+"""
 
 from bisect import bisect_left
+from itertools import accumulate, repeat
 
 import numpy as np
 
 UNIT = 2.0**40
 """Weight of the most probable token. Weights are integers, and the sum of 2^20 of them fits into 60 bits."""
 UNIFORM_BITS = 24
-LAST_ID = np.iinfo(np.int32).max
 
-
-def weigh(values: np.ndarray, top: np.ndarray, min_p: np.ndarray) -> np.ndarray:
-    """Returns int64 weights of logits [R, K], 0 for tokens that min-p removes. top: largest logit [R, 1]."""
-    weights = np.exp(values - top)
-    return np.where(weights < min_p, 0, weights * np.float32(UNIT)).astype(np.int64)
-
-
-def order_ties(ids: np.ndarray, values: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Returns the same arrays [R, K], with tied tokens in ascending order of their ids. `values` are in descending
-    order.
-    """
-    if not (values[:, 1:] == values[:, :-1]).any():
-        return ids, values, scores
-    order = np.lexsort((ids, -values))
-    return np.take_along_axis(ids, order, -1), values, np.take_along_axis(scores, order, -1)
+Parameters = tuple[float, int, float, float]
+"""Temperature (0 for greedy decoding), top_k (0 for no limit), top_p (1 for no limit) and min_p (0 for no limit)."""
 
 
 def pick_ranked(
-    ids: np.ndarray, values: np.ndarray, parameters: np.ndarray, totals: np.ndarray, u: np.ndarray, complete: bool
-) -> np.ndarray:
+    ids: np.ndarray,
+    values: np.ndarray,
+    parameters: list[Parameters],
+    totals: np.ndarray | None,
+    u: np.ndarray,
+    complete: bool,
+) -> list[int]:
     """Picks among the K tokens with the largest logits.
 
-    ids, values: [R, K] tokens by rank, and their logits after temperature. parameters: [R, 3] top_k, top_p, min_p.
-    totals: [R] sum of all tokens' weights, for rows without top_k. u: [R, D]. complete: true if the K tokens are
-    the whole vocabulary. Returns the column of each pick [R], or -1 if the K tokens do not contain the whole top-k and
-    nucleus.
+    ids, values: [R, K] tokens by rank, and their logits after temperature. parameters: those of each row. totals: [R]
+    sum of all tokens' weights, or None if all rows have top_k. u: [R, D]. complete: true if the K tokens are the whole
+    vocabulary. Returns the column of each pick, or -1 if the K tokens do not contain the whole top-k and nucleus.
     """
-    top_k, top_p, min_p = (parameters[:, i : i + 1] for i in range(3))
-    weights = weigh(values, values[:, :1], min_p)
-    weights[(top_k > 0) & (np.arange(ids.shape[1]) >= top_k)] = 0
-    sums = weights.cumsum(-1)
-    mass = np.where(top_p >= 1, np.inf, top_p.astype(np.float64) * np.where(top_k > 0, sums[:, -1:], totals[:, None]))
-    kept = (sums - weights < mass) & (weights > 0)
-    counts = kept.sum(-1)
-    every = np.arange(len(ids))
-    known = ((top_k <= ids.shape[1]) | (top_p >= 1))[:, 0]  # The mass of a larger top-k is not known yet.
-    # Other tokens can be equal to the last one.
-    closed = (counts > 0) & (complete | (known & (values[every, counts - 1] > values[:, -1])))
-
-    few = slice(max(1, counts.max()))  # The kept tokens come first.
-    by_id = np.where(kept, ids, LAST_ID)[:, few].argsort(-1)
-    sums = np.where(kept, weights, 0)[every[:, None], by_id].cumsum(-1)
+    weights = np.exp(values - values[:, :1])
+    if any(min_p > 0 for _, _, _, min_p in parameters):
+        weights[weights < np.array([[min_p] for _, _, _, min_p in parameters], np.float32)] = 0
+    weights = (weights * np.float32(UNIT)).astype(np.int64)
     bits = (u * 2**UNIFORM_BITS).astype(np.int64)
-    rows = (ids[every[:, None], by_id], sums, counts, bits)
-    chosen = [walk(*row) for row in zip(*(column.tolist() for column in rows), strict=True)]
-    return np.where(closed, by_id[every, chosen], -1)
+    sums = repeat(0) if totals is None else totals.tolist()
+    columns = (column.tolist() for column in (ids, values, weights, bits))
+    return [pick_row(*row, complete) for row in zip(*columns, parameters, sums, strict=False)]
 
 
-def walk(ids: list[int], sums: list[int], count: int, bits: list[int]) -> int:
+def pick_row(
+    ids: list[int],
+    values: list[float],
+    weights: list[int],
+    bits: list[int],
+    parameters: Parameters,
+    total: int,
+    complete: bool,
+) -> int:
+    """Returns the column of one row's pick, or -1."""
+    _, top_k, top_p, _ = parameters
+    sums = list(accumulate(weights))
+    end = min(top_k or len(ids), len(ids), bisect_left(sums, sums[-1]) + 1)
+    if top_p < 1:  # The weights before a kept token sum to less than this mass.
+        end = min(end, bisect_left(sums, top_p * (sums[min(top_k, len(ids)) - 1] if top_k else total)) + 1)
+    if not complete:
+        known = top_k <= len(ids) or top_p >= 1  # The mass of a larger top-k is not known yet.
+        if not known or values[end - 1] == values[-1]:  # Other tokens can be equal to the last one.
+            return -1
+    kept = list(range(end))
+    if end < len(ids) and values[end] == values[end - 1]:  # Of equal tokens, the ones with the lowest ids are kept.
+        tied = [column for column, value in enumerate(values) if value == values[end]]
+        kept[tied[0] :] = sorted(tied, key=ids.__getitem__)[: end - tied[0]]
+    kept.sort(key=ids.__getitem__)
+    return kept[walk([ids[i] for i in kept], list(accumulate([weights[i] for i in kept])), bits)]
+
+
+def walk(ids: list[int], sums: list[int], bits: list[int]) -> int:
     """Returns the index of the token at which a walk down the tree over the token ids ends (`pickTreeSparse` in
     engine/src/sampling/candidates.ts).
 
-    ids: `count` tokens in ascending order. sums: sums of their positive weights, each including the token's own; other
+    ids: tokens in ascending order. sums: sums of their positive weights, each including the token's own; other
     tokens have the weight 0. bits: uniforms, times 2^24.
     """
-    first, end, before, start, half = 0, count, 0, 0, 1 << len(bits)
+    first, end, before, start, half = 0, len(ids), 0, 0, 1 << len(bits)
     for u in bits:
         if end - first <= 1:
             break

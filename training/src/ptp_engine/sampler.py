@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .adjust import Adjustment, adjusted
 from .gen import common_pb2
-from .ranked import UNIT, order_ties, pick_ranked
+from .ranked import UNIT, Parameters, pick_ranked
 from .tree import pick_dense
 
 NEAREST = (64, 1024)
@@ -25,30 +25,21 @@ NEAREST = (64, 1024)
 class Plan:
     """Sampling parameters of R rows, on the host."""
 
-    parameters: np.ndarray
-    """[R, 4] float32 columns of `parameters_of`."""
+    parameters: list[Parameters]
     u: np.ndarray
     """[R, D] float32 uniforms."""
     adjustments: list[Adjustment] = field(default_factory=list)
     top_count: int = 0
     """Number of alternatives to return for every row."""
 
-    @property
-    def random(self) -> np.ndarray:
-        """[R] true for rows that are not greedy."""
-        return self.parameters[:, 0] > 0
-
-    @property
-    def limited(self) -> np.ndarray:
-        """[R] true for random rows with top-k or top-p."""
-        return self.random & ((self.parameters[:, 1] > 0) | (self.parameters[:, 2] < 1))
+    def random_rows(self) -> tuple[list[int], list[int]]:
+        """Returns the rows that are not greedy: those with top-k or top-p, and those with neither."""
+        random = [(row, top_k > 0 or top_p < 1) for row, (t, top_k, top_p, _) in enumerate(self.parameters) if t > 0]
+        return [row for row, limited in random if limited], [row for row, limited in random if not limited]
 
 
-def parameters_of(sampling: common_pb2.SamplingParameters) -> tuple[float, float, float, float]:
-    """Returns temperature (0 for greedy decoding), top_k (0 for no limit), top_p (1 for no limit) and min_p (0 for no
-    limit).
-    """
-    return sampling.temperature, float(sampling.top_k), sampling.top_p or 1.0, sampling.min_p
+def parameters_of(sampling: common_pb2.SamplingParameters) -> Parameters:
+    return sampling.temperature, sampling.top_k, sampling.top_p or 1.0, sampling.min_p
 
 
 @dataclass
@@ -65,16 +56,21 @@ class Picks:
 
 
 class Rows:
-    """Logits and sampling parameters of some rows, on the device. Columns are [R, 1]."""
+    """Logits and sampling parameters of some rows, on the device."""
 
     def __init__(self, logits: Tensor, table: Tensor):
-        self.temperature, self.top_k, self.top_p, self.min_p, self.u = table.split([1, 1, 1, 1, table.shape[1] - 4], 1)
-        self.scaled = logits / self.temperature
+        """table: [R, 4 + D] parameters and uniforms."""
+        self.table = table
+        self.scaled = logits / table[:, :1]
+
+    @property
+    def u(self) -> Tensor:
+        return self.table[:, 4:]
 
     def weights(self) -> Tensor:
         """Returns the weights of all tokens [R, V] as float32 integers, 0 for tokens that min-p removes."""
         weights = (self.scaled - self.scaled.amax(-1, keepdim=True)).exp()
-        return torch.where(weights < self.min_p, 0.0, weights).mul_(UNIT)
+        return torch.where(weights < self.table[:, 3:4], 0.0, weights).mul_(UNIT)
 
 
 class Draw:
@@ -87,87 +83,89 @@ class Draw:
         raw = (logits.cpu() if logits.device.type == "mps" else logits).float()
         self.log_probabilities = raw.log_softmax(-1)
         self.logits = adjusted(raw, plan.adjustments)
+        self.limited, unlimited = plan.random_rows()
+        self.ranked = self._rank(self.limited, NEAREST[0]) if self.limited else None
+        self.packed = None
+        if len(self.limited) < len(raw) or plan.top_count:
+            self.packed = self._pack(raw, unlimited)
+
+    def _pack(self, raw: Tensor, unlimited: list[int]) -> Tensor:
+        """Returns int32 [R, 3 + 2 top_count]: picks, their log-probabilities and the largest logits, which `result`
+        replaces in limited rows, then the alternatives.
+        """
         token = self.logits.argmax(-1, keepdim=True)
         largest = self.logits.gather(-1, token)
-        self.limited = plan.limited
-        unlimited = plan.random & ~self.limited
-        if unlimited.any():
+        if unlimited:
             where = self._where(unlimited)
             rows = self._rows(where)
-            token[where] = pick_dense(rows.weights(), rows.u)
+            token[slice(None) if where is None else where] = pick_dense(rows.weights(), rows.u)
         columns = [token.int(), self._score(token), largest.view(torch.int32)]
-        if plan.top_count:
-            ids = sortable(raw).topk(plan.top_count).indices
+        if self.plan.top_count:
+            ids = sortable(raw).topk(self.plan.top_count).indices
             columns += [ids.int(), self._score(ids)]
-        self.packed = torch.cat(columns, -1)
-        self.ranked = self._rank(self.limited, NEAREST[0]) if self.limited.any() else None
+        return torch.cat(columns, -1)
 
     def result(self) -> Picks:
         """Waits for the device. Ranks more tokens for rows whose nucleus is large."""
-        packed = self.packed.cpu().numpy()
-        values = packed.view(np.float32)
-        valid = np.isfinite(values[:, 2])
+        packed = np.empty((len(self.logits), 3), np.int32) if self.packed is None else self.packed.cpu().numpy()
         still_open, ranked = self.limited, self.ranked
         for size in NEAREST:
-            if not still_open.any():
+            if not still_open:
                 break
-            ranked = self._rank(still_open, size) if ranked is None else ranked
-            still_open, ranked = self._pick(packed, still_open, size, ranked) & valid, None
-        if still_open.any():
+            still_open, ranked = self._pick(packed, still_open, ranked or self._rank(still_open, size)), None
+        if still_open:
             where = self._where(still_open)
             token = pick_anywhere(self._rows(where))
             packed[still_open, :2] = torch.cat([token.int(), self._score(token, where)], -1).cpu().numpy()
+        values = packed.view(np.float32)
         count = self.plan.top_count
         return Picks(
             tokens=packed[:, 0],
             log_probabilities=values[:, 1],
             top_ids=packed[:, 3 : 3 + count],
             top_log_probabilities=values[:, 3 + count :],
-            valid=valid,
+            valid=np.isfinite(values[:, 2]),
         )
 
-    def _rank(self, group: np.ndarray, size: int) -> tuple[Tensor, Tensor | None]:
-        """Returns int32 [3, G, K] for the rows of a group: ids, logits after temperature, and log-probabilities of the
-        K most probable tokens. Also returns the sums of weights [G], if a row needs its sum.
+    def _rank(self, group: list[int], size: int) -> tuple[Tensor, Tensor | None]:
+        """Returns int32 [3, G, K] for G rows: ids, log-probabilities, and logits after temperature of the K most
+        probable tokens. Also returns the sums of weights [G], if a row needs its sum.
         """
         where = self._where(group)
         rows = self._rows(where)
         values, ids = rows.scaled.topk(min(size, rows.scaled.shape[-1]))
-        packed = torch.stack([ids.int(), values.view(torch.int32), self._score(ids, where)])
-        needs_total = (self.plan.parameters[group, 1] == 0).any()
+        packed = torch.stack([ids.int(), self._score(ids, where), values.view(torch.int32)])
+        needs_total = any(self.plan.parameters[row][1] == 0 for row in group)
         return packed, rows.weights().long().sum(-1) if needs_total else None
 
-    def _pick(
-        self, packed: np.ndarray, group: np.ndarray, size: int, ranked: tuple[Tensor, Tensor | None]
-    ) -> np.ndarray:
+    def _pick(self, packed: np.ndarray, group: list[int], ranked: tuple[Tensor, Tensor | None]) -> list[int]:
         """Picks among ranked tokens for the rows of a group. Returns the rows that need more tokens."""
-        plan = self.plan
-        ids, values, scores = ranked[0].cpu().numpy()
-        ids, values, scores = order_ties(ids, values.view(np.float32), scores)
-        totals = np.zeros(len(ids), np.int64) if ranked[1] is None else ranked[1].cpu().numpy()
+        best = ranked[0].cpu().numpy()
+        ids, values = best[0], best[2].view(np.float32)
+        totals = None if ranked[1] is None else ranked[1].cpu().numpy()
+        parameters = [self.plan.parameters[row] for row in group]
         complete = ids.shape[1] == self.logits.shape[1]
-        column = pick_ranked(ids, values, plan.parameters[group, 1:], totals, plan.u[group], complete)
-        found = column >= 0
-        rows = np.flatnonzero(group)[found]
-        packed[rows, 0] = ids[found, column[found]]
-        packed[rows, 1] = scores[found, column[found]]
-        still_open = group.copy()
-        still_open[rows] = False
-        return still_open
+        columns = pick_ranked(ids, values, parameters, totals, self.plan.u[group], complete)
+        packed[group, :2] = best[:2, np.arange(len(group)), columns].T
+        packed[group, 2] = best[2, :, 0]
+        finite = np.isfinite(values[:, 0]).tolist()
+        return [row for row, column, known in zip(group, columns, finite, strict=True) if column < 0 and known]
 
     @functools.cached_property
     def _table(self) -> Tensor:
-        return self._upload(np.concatenate([self.plan.parameters, self.plan.u], 1))
+        return self._upload(np.concatenate([np.array(self.plan.parameters, np.float32), self.plan.u], 1))
 
-    def _rows(self, where: Tensor | slice) -> Rows:
-        return Rows(self.logits[where], self._table[where])
+    def _where(self, group: list[int]) -> Tensor | None:
+        """Returns the rows of a group on the device, or None for all rows."""
+        return None if len(group) == len(self.logits) else self._upload(np.array(group))
 
-    def _where(self, group: np.ndarray) -> Tensor | slice:
-        return slice(None) if group.all() else self._upload(np.flatnonzero(group))
+    def _rows(self, where: Tensor | None) -> Rows:
+        return Rows(self.logits, self._table) if where is None else Rows(self.logits[where], self._table[where])
 
-    def _score(self, tokens: Tensor, where: Tensor | slice = slice(None)) -> Tensor:
+    def _score(self, tokens: Tensor, where: Tensor | None = None) -> Tensor:
         """Returns the bits of the tokens' log-probabilities as int32."""
-        return self.log_probabilities[where].gather(-1, tokens).view(torch.int32)
+        log_probabilities = self.log_probabilities if where is None else self.log_probabilities[where]
+        return log_probabilities.gather(-1, tokens).view(torch.int32)
 
     def _upload(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self.logits.device, non_blocking=True)
@@ -195,8 +193,9 @@ def inside(weights: Tensor, rows: Rows) -> Tensor:
     than top_p of the top-k mass.
     """
     rank = torch.arange(weights.shape[-1], device=weights.device)
-    weights = torch.where((rank < rows.top_k) | (rows.top_k == 0), weights, 0)
+    top_k, top_p = rows.table[:, 1:2], rows.table[:, 2:3]
+    weights = torch.where((rank < top_k) | (top_k == 0), weights, 0)
     sums = weights.cumsum(-1)
     # Infinity, so that rounding cuts nothing if top_p is 1.
-    mass = torch.where(rows.top_p >= 1, torch.inf, rows.top_p.double() * sums[:, -1:])
+    mass = torch.where(top_p >= 1, torch.inf, top_p.double() * sums[:, -1:])
     return (sums - weights < mass) & (weights > 0)
