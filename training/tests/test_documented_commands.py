@@ -20,7 +20,7 @@ from ptp_engine import cli as engine_cli
 from ptp_train.__main__ import main
 from ptp_train.cli import commands, recipes
 from ptp_train.model.transformer import load_target
-from ptp_train.train import batches, distill, evaluate, samples
+from ptp_train.train import batches, distill, samples, walks
 
 
 def changed(*changes: str) -> str:
@@ -76,6 +76,7 @@ NOT_RUN = {
     r"tensorboard --logdir work/logs": "runs until it is stopped",
     r"ptp-train \S+": "names the command",
     r"ptp-train run continue": "takes hours; test_cli.py checks it",
+    r"ptp-train export --device gpu": "test_gpu_form.py runs it",
     r"ptp-train evaluate --context-precision int8": "test_pipeline.py runs it",
     r"ptp-engine .*Qwen3-8B.*|ptp-engine .*--listen 10\.0\.0\..*": "listens on an address of another machine",
     r"python -m ptp_engine target --help": "test_engine_server.py shows the help",
@@ -113,7 +114,7 @@ def shell(root, monkeypatch):
     """Returns a function that splits a command into words as a shell in the workspace does."""
     monkeypatch.setenv("HOME", str(root / "home"))
     monkeypatch.setattr(recipes, "FOLDERS", [root / "training/recipes"])
-    for module in (samples, batches, evaluate, distill):
+    for module in (samples, batches, walks, distill):
         monkeypatch.setattr(module, "GENERATED", 32)
     monkeypatch.chdir(root / "training")
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-import { setImmediate } from 'node:timers/promises';
+import { ownTurn } from '@ptp/service-kit/own-turn';
 
 /** Maximum duration of a slice, in milliseconds. Other streams wait for the end of the slice. */
 const SLICE_MILLIS = 4;
@@ -41,15 +41,6 @@ export async function inSlices<T>(work: () => T, millis = SLICE_MILLIS): Promise
     } finally {
       deadline = Number.POSITIVE_INFINITY;
     }
-    await nextTurn();
+    await ownTurn();
   }
-}
-
-/** Last of the waiting turns. */
-let last: Promise<void> = Promise.resolve();
-
-/** Waits until the event loop has run once after each earlier turn. */
-function nextTurn(): Promise<void> {
-  last = last.then(() => setImmediate());
-  return last;
 }

@@ -1,7 +1,7 @@
 import { PtpError } from '@ptp/protocol/errors';
 import { fieldError } from '@ptp/protocol/validation';
+import { ownTurn } from '@ptp/service-kit/own-turn';
 import { NESTING_LIMIT } from './json.ts';
-import { ownTurn } from './own-turn.ts';
 
 /**
  * Limits of a request body. They are checked before it is parsed, because each value costs time in the parser, the

@@ -1,6 +1,6 @@
 import { invalidField } from '@ptp/protocol/validation';
+import { ownTurn } from '@ptp/service-kit/own-turn';
 import type { ModelInfo } from '../decode/types.ts';
-import { ownTurn } from '../http/own-turn.ts';
 import { encodeText, orBeginning, roomAfter } from '../text/encode.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import type { ChoiceRequest } from './choices.ts';
