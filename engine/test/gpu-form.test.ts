@@ -74,6 +74,8 @@ test('a target for GPUs picks the same tokens as the target for CPUs', async () 
       expect(value).toBeCloseTo(values[n] as number, 4);
     }
   }
+  // On the CPU, its results depend on the batch, so the verdict of a self-check must not be kept.
+  expect([expected, own].map(({ info }) => info.fingerprint !== undefined)).toEqual([true, false]);
   await Promise.all([expected.dispose(), own.dispose()]);
 });
 
@@ -90,6 +92,11 @@ test('top-p that needs more tokens repeats the run with the whole vocabulary', (
   const nucleus = { temperature: 1, topK: 0, topP: 0.9 };
   expect(repeated(nucleus, 0)).toBeUndefined();
   expect(repeated(nucleus, 1)?.nearest?.data).toEqual(BigInt64Array.of(257n));
+  // The repeated run has a number of its own, which must come back too, and is not repeated again.
+  const run = repeated(nucleus, 1)?.run?.data[0] as number;
+  const again = (mark: number) => io.repeat?.(slots(nucleus), { picked: { data: Float32Array.of(5, -1, mark, 0, 0) } });
+  expect(again(run + 1)).toBeUndefined();
+  expect(() => again(run - 2)).toThrow('the GPU has lost the results of a run');
   // The number does not come back from a GPU that is lost.
   for (const wrong of [-2, 2]) expect(() => repeated(nucleus, wrong)).toThrow('the GPU has lost the results of a run');
   // A top-k of the whole vocabulary leaves nothing to repeat.

@@ -45,6 +45,14 @@ const manifestSchema = z
         /** Minimum number of rows in a slot. Slots with fewer tokens are padded. Default: 2. */
         min_rows: z.literal([1, 2]).optional(),
       })
+      .refine(({ caches, cache_type: type }) => caches === 'in_place' || type !== 'float16', {
+        path: ['cache_type'],
+        error: 'must be float32 unless `caches` is in_place, got float16',
+      })
+      .refine(({ caches, device }) => caches !== 'in_place' || device !== 'gpu', {
+        path: ['device'],
+        error: 'must be absent if `caches` is in_place, got gpu',
+      })
       .optional(),
     sizes: z.looseObject({ vocab: count, width: count, layers: count, kv_heads: count, head_width: count }),
     context_length: count,

@@ -50,6 +50,16 @@ test('a manifest that this version cannot read is an error', async () => {
   await expect(loadManifest(dir)).rejects.toThrow('`manifest.json` is missing or is not JSON');
 });
 
+test.each([
+  [{ cache_type: 'float16' }, '`target.cache_type` in `manifest.json`: must be float32 unless `caches` is in_place'],
+  [{ caches: 'in_place', device: 'gpu' }, '`target.device` in `manifest.json`: must be absent if `caches` is in_place'],
+])('a target with %o, which no graph has, is an error', async (target, message) => {
+  await change((manifest) => {
+    manifest.target = target;
+  });
+  await expect(loadManifest(dir)).rejects.toThrow(message);
+});
+
 test('`pick` defaults to cdf, with one uniform', async () => {
   await change((manifest) => {
     delete manifest.pick;

@@ -76,7 +76,7 @@ NOT_RUN = {
     r"tensorboard --logdir work/logs": "runs until it is stopped",
     r"ptp-train \S+": "names the command",
     r"ptp-train run continue": "takes hours; test_cli.py checks it",
-    r"ptp-train export --device gpu": "test_gpu_form.py runs it",
+    r"ptp-train export --device gpu": "names the option; test_gpu_form.py writes such a folder",
     r"ptp-train evaluate --context-precision int8": "test_pipeline.py runs it",
     r"ptp-engine .*Qwen3-8B.*|ptp-engine .*--listen 10\.0\.0\..*": "listens on an address of another machine",
     r"python -m ptp_engine target --help": "test_engine_server.py shows the help",

@@ -30,3 +30,6 @@ def test_targets_for_gpus_compute_in_floats():
     options = {"to": "server", "id": "x", "device": "gpu", "target_precision": "int8", "slots": None, "from": None}
     with pytest.raises(SystemExit, match="--target-precision must be float32 with --device gpu, got int8"):
         command.check(argparse.Namespace(**options))
+    options |= {"to": "hf", "out": "out", "type": "f32", "target_precision": "float32"}
+    with pytest.raises(SystemExit, match="--device gpu can only be used with --to server, got --to hf"):
+        command.check(argparse.Namespace(**options))

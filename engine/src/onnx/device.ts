@@ -27,7 +27,7 @@ export async function startOnDevice<Started>(
   { device = 'cpu', logger }: Pick<EngineOptions, 'device' | 'logger'>,
   start: (model: OnnxModel) => Promise<Started>,
 ): Promise<Started> {
-  if (device === 'cpu') return start(model);
+  if (device === 'cpu') return start(onCpu(model, logger));
   try {
     const started = await start(await onGpu(model, device));
     logger?.info(`the ${model.kind} runs on a GPU`);
@@ -39,8 +39,18 @@ export async function startOnDevice<Started>(
       throw new PtpError('failed_precondition', message, { field: 'PTP_DEVICE', cause });
     }
     logger?.info({ reason: problem }, `the ${model.kind} runs on the CPU`);
-    return start(model);
+    return start(onCpu(model, logger));
   }
+}
+
+/** Graphs for a GPU give results on the CPU that depend on the batch, so a self-check that passes proves little. */
+function onCpu(model: OnnxModel, logger: EngineOptions['logger']): OnnxModel {
+  if (!model.onDevice) return model;
+  logger?.warn(
+    `the ${model.kind} was exported for GPUs: on the CPU, its text may depend on drafts and on other requests. Export it without --device gpu for the CPU`,
+  );
+  const { fingerprint: _, ...info } = model.info;
+  return { ...model, info };
 }
 
 async function onGpu(model: OnnxModel, device: 'webgpu' | 'auto'): Promise<OnnxModel> {

@@ -19,11 +19,15 @@ export function gpuTargetIo(
   vocabulary: number,
   minRows: number,
 ): GraphIo<TargetSlot, TargetOutput> {
-  let run = 0;
+  let [run, nearest] = [0, 0];
+  const nextRun = () => {
+    run = run < LAST_RUN ? run + 2 : 2;
+    return float32(Float32Array.of(run), [1, 1]);
+  };
   return {
     idle: idleContext,
     feeds(slots) {
-      run = run < LAST_RUN ? run + 2 : 2;
+      nearest = nearestOf(slots, vocabulary);
       const picks = picksOf(slots, dimensions, minRows);
       const feeds = pickFeeds(picks, dimensions, vocabulary);
       return {
@@ -31,9 +35,9 @@ export function gpuTargetIo(
         top_k: asFloats(feeds.top_k as Feed),
         scale: orNeutral(feeds.scale as Feed, 1),
         bias: orNeutral(feeds.bias as Feed, 0),
-        ...nearestFeeds(nearestOf(slots, vocabulary)),
+        ...nearestFeeds(nearest),
         top_count: int64([topsOf(slots)]),
-        run: float32(Float32Array.of(run), [1, 1]),
+        run: nextRun(),
       };
     },
     repeat(slots, results) {
@@ -41,7 +45,9 @@ export function gpuTargetIo(
       const marks = picked.filter((_, i) => i % width === MARK).map((mark) => mark - run);
       if (marks.some((mark) => mark !== 0 && mark !== 1))
         throw new DeviceError('the GPU has lost the results of a run');
-      return marks.includes(1) && nearestOf(slots, vocabulary) < vocabulary ? nearestFeeds(vocabulary) : undefined;
+      if (!marks.includes(1) || nearest === vocabulary) return undefined;
+      nearest = vocabulary;
+      return { ...nearestFeeds(nearest), run: nextRun() };
     },
     outputs: (slots, results) => targetOutputs(slots, unpacked(slots, results)),
   };

@@ -81,8 +81,7 @@ export class GraphRunner {
     });
     const fetches = { ...graph.results, ...tensorsFor(graph.session.outputNames, this.#binding.outputs(slots)) };
     let results = await this.#execute(graph, inputs, fetches);
-    const changes = repeat?.(slots, results);
-    if (changes) {
+    for (let changes = repeat?.(slots, results); changes; changes = repeat?.(slots, results)) {
       disposeCaches(results);
       results = await this.#execute(graph, { ...inputs, ...tensorsFor(graph.session.inputNames, changes) }, fetches);
     }

@@ -180,11 +180,11 @@ def parts(pieces: list[Piece]) -> Iterator[tuple[slice, Piece]]:
 
 def fill_tokens(arrays: dict[str, np.ndarray], pieces: list[Piece], block_size: int) -> None:
     """Fills the first places. Lists are faster than NumPy for the few tokens of a step."""
-    places = [(piece.sequence.blocks, at) for piece in pieces for at in range(piece.at, piece.end)]
-    here = slice(len(places))
+    rows = [(piece.sequence.blocks, at) for piece in pieces for at in range(piece.at, piece.end)]
+    here = slice(len(rows))
     arrays["ids"][here] = [token for piece in pieces for token in piece.tokens]
-    arrays["positions"][here] = [at for _, at in places]
-    arrays["rows"][here] = [blocks[at // block_size] * block_size + at % block_size for blocks, at in places]
+    arrays["positions"][here] = [at for _, at in rows]
+    arrays["rows"][here] = [blocks[at // block_size] * block_size + at % block_size for blocks, at in rows]
 
 
 def fill_tables(tables: np.ndarray, pieces: list[Piece], block_size: int) -> None:

@@ -89,6 +89,7 @@ def check(args: argparse.Namespace) -> None:
         types = {"hf": ("f32", "f16"), "gguf": to_gguf.TYPES, "transformers-js": ("f32",)}[args.to]
         require(args.type in types, f"--type must be one of {', '.join(types)} with --to {args.to}, got {args.type}")
     if args.device == "gpu":
+        require(args.to == "server", f"--device gpu can only be used with --to server, got --to {args.to}")
         require(
             args.target_precision == "float32",
             f"--target-precision must be float32 with --device gpu, got {args.target_precision}",
