@@ -1,4 +1,4 @@
-/** `npm start`. */
+/** Entry point of `npm start`: enables the cache of compiled modules before it imports the services. */
 import { enableCompileCache } from 'node:module';
 import { join } from 'node:path';
 import { ownCaches, userCaches } from '@ptp/protocol/cached-json';
@@ -6,8 +6,10 @@ import { ownCaches, userCaches } from '@ptp/protocol/cached-json';
 // Compiled modules halve the time and the memory that a process takes before it loads its model. The cache must be
 // enabled before the modules are imported, and the services inherit the variable.
 const caches = userCaches(process.env);
-if (caches) process.env.NODE_COMPILE_CACHE ??= join(ownCaches(caches), 'compiled');
-enableCompileCache();
+if (caches) {
+  process.env.NODE_COMPILE_CACHE ??= join(ownCaches(caches), 'compiled');
+  enableCompileCache();
+}
 
 const { startServices } = await import('./start-services.ts');
 const { reportError } = await import('./supervisor.ts');

@@ -65,8 +65,6 @@ await runService('gateway', async (logger, onStop) => {
   const generator = new PairGenerator(services, limits, observers);
   watchHealth(metrics.registry, () => services.health(), drafters.length > 0);
 
-  // Alerts on an increase miss the first rejections of a counter that begins with them.
-  for (const error_type of ['resource_exhausted', 'unauthenticated']) counted.refusals.inc({ error_type }, 0);
   const onRejection = (code: ErrorCode) => counted.refusals.inc({ error_type: code });
   const grammars = new GrammarCache(tokenizer, generator.model);
   const admission = new Admission(config.maxStreams);

@@ -43,8 +43,9 @@ export function jsonSchemaGrammar(schema: unknown, field: string, options: Schem
     throw fieldError(field, `must have at most ${TEXT_LIMIT} characters as JSON, got ${text.length}`);
   }
   const key = `${options.open ?? false} ${text}`;
-  const grammar =
-    compiled.get(key) ?? naming(() => resumed(`${field} ${key}`, () => compilation(schema, field, options)));
+  const pausedKey = `${field} ${key}`;
+  const grammar = compiled.get(key) ?? naming(() => resumed(pausedKey, () => compilation(schema, field, options)));
+  paused.delete(pausedKey); // Another request may have compiled the same schema in another field.
   cachedCharacters += compiled.delete(key) ? 0 : key.length;
   compiled.set(key, grammar);
   for (const oldest of compiled.keys()) {
@@ -96,7 +97,7 @@ function compilation(root: unknown, field: string, { open = false }: SchemaOptio
   const builder = new Builder(emptiness.schemas);
   return () => {
     if (emptiness.isEmpty(all)) throw unsatisfiable(root, normalizer.normal(all), field);
-    return builder.value(all, field);
+    return builder.whole(all, field);
   };
 }
 

@@ -13,7 +13,7 @@ import {
 } from '../json-text.ts';
 import type { ObjectAlternative } from './alternatives.ts';
 import type { Builder } from './build.ts';
-import { propertySchemas, regionsOf } from './plans.ts';
+import { knownNames, propertySchemas, regionsOf } from './plans.ts';
 
 /** Maximum number of expressions for the members of an object with `minProperties` or `maxProperties`. */
 const COUNTED_LIMIT = 100_000;
@@ -25,17 +25,14 @@ const COUNTED_LIMIT = 100_000;
 export function objectExpression(object: ObjectAlternative, builder: Builder, at: string): Expression | undefined {
   const { schemas } = builder;
   const required = new Set(object.required);
-  const members = builder.membersOf(object);
-  const { names, known } = members;
-  for (; members.next < names.length; members.next++) {
-    const name = names[members.next] as string;
-    const values = propertySchemas(object, name, schemas);
-    if (values === undefined || schemas.isEmpty(values)) {
-      if (required.has(name)) return undefined;
-      continue;
-    }
-    const value = builder.value(values, `${at}.properties.${name}`);
-    known.push({ member: member(jsonText(name), value), required: required.has(name) });
+  const built = builder.membersOf(object);
+  const known: ObjectMember[] = [];
+  for (const name of knownNames(object)) {
+    // The value may contain the same object, which then builds this member too.
+    if (!built.has(name)) built.set(name, memberOf(object, name, builder, at));
+    const each = built.get(name);
+    if (each) known.push(each);
+    else if (required.has(name)) return undefined;
   }
   const others = regionsOf(object, schemas).map(({ names, values }) =>
     member(quoted(names), builder.value(values, `${at}.additionalProperties`)),
@@ -56,6 +53,14 @@ export function objectExpression(object: ObjectAlternative, builder: Builder, at
     return undefined;
   }
   return countedObject(known, further, min, max);
+}
+
+/** Returns a known member, or undefined if it cannot have a value. */
+function memberOf(object: ObjectAlternative, name: string, builder: Builder, at: string): ObjectMember | undefined {
+  const values = propertySchemas(object, name, builder.schemas);
+  if (values === undefined || builder.schemas.isEmpty(values)) return undefined;
+  const value = builder.value(values, `${at}.properties.${name}`);
+  return { member: member(jsonText(name), value), required: object.required.includes(name) };
 }
 
 /** Matches the objects with `min` to `max` members. */

@@ -8,28 +8,26 @@ import { arrayExpression } from './build-array.ts';
 import { objectExpression } from './build-object.ts';
 import { conjunctionKey } from './normalize.ts';
 import { numberExpression } from './numbers.ts';
-import { knownNames, type Schemas } from './plans.ts';
+import type { Schemas } from './plans.ts';
 
 /** Maximum nesting depth of schemas. */
 const DEPTH_LIMIT = 64;
 
-/** Known members of an object. */
-interface Members {
-  readonly names: readonly string[];
-  /** Members built so far. Names without values have none. */
-  readonly known: ObjectMember[];
-  /** Index of the next name. */
-  next: number;
+interface Entry {
+  expression: Expression | undefined;
+  isInProgress: boolean;
 }
 
 /** Builds the grammar of schemas in normal form. Equal schemas share one expression, which may refer to itself. */
 export class Builder {
   readonly schemas: Schemas;
   /** Expressions by the key of their schemas. The expression is undefined until it has been built. */
-  readonly #built = new Map<string, { expression: Expression | undefined; isInProgress: boolean }>();
+  readonly #built = new Map<string, Entry>();
+  /** Entries to which expressions refer, with functions that build them. */
+  readonly #referred = new Map<Entry, () => Expression>();
   /** Expressions of alternatives, so that a slice of the compilation need not build those of earlier slices again. */
   readonly #builtAlternatives = new Map<Alternative, Expression | undefined>();
-  readonly #members = new Map<ObjectAlternative, Members>();
+  readonly #members = new Map<ObjectAlternative, Map<string, ObjectMember | undefined>>();
   #depth = 0;
 
   constructor(schemas: Schemas) {
@@ -49,7 +47,10 @@ export class Builder {
       isInProgress: false,
     }));
     if (entry.expression) return entry.expression;
-    if (entry.isInProgress) return reference(() => entry.expression as Expression);
+    if (entry.isInProgress) {
+      this.#referred.set(entry, () => this.value(schemas, at));
+      return reference(() => entry.expression as Expression);
+    }
     if (this.#depth >= DEPTH_LIMIT) throw fieldError(at, `must be nested at most ${DEPTH_LIMIT} levels deep`);
     entry.isInProgress = true;
     this.#depth++;
@@ -63,9 +64,22 @@ export class Builder {
     return entry.expression;
   }
 
-  /** Returns the members of an object that have been built, also in earlier slices of the compilation. */
-  membersOf(object: ObjectAlternative): Members {
-    return getOrCreate(this.#members, object, () => ({ names: knownNames(object), known: [], next: 0 }));
+  /**
+   * Returns the grammar of a whole schema (`value`). After a pause, stored expressions may refer to an entry that the
+   * pause has left unfinished, so all of these are built too.
+   */
+  whole(schemas: Conjunction, at: string): Expression {
+    const expression = this.value(schemas, at);
+    for (const [entry, build] of this.#referred) if (!entry.expression) build();
+    return expression;
+  }
+
+  /**
+   * Returns the members of an object that have been built, also in earlier slices of the compilation, by name. Names
+   * without values have none.
+   */
+  membersOf(object: ObjectAlternative): Map<string, ObjectMember | undefined> {
+    return getOrCreate(this.#members, object, () => new Map());
   }
 
   #alternatives(alternatives: readonly Alternative[], at: string): Expression {

@@ -27,6 +27,8 @@ export class Normalizer implements Applicators {
   readonly #normal = new Map<string, readonly Alternative[]>();
   readonly #inProgress = new Set<Item>();
   #pairs = 0;
+  /** Those of the result that is being computed, without the results on which it is based. */
+  #unfinishedPairs = 0;
   readonly #satisfies: Satisfies;
 
   /** @param isEmpty function that returns true if no value satisfies the schemas */
@@ -63,18 +65,24 @@ export class Normalizer implements Applicators {
     const key = conjunctionKey(schemas);
     const known = this.#normal.get(key);
     if (known) return known;
-    const pairs = this.#pairs;
-    let result: readonly Alternative[];
-    try {
-      result = this.#intersected(schemas);
-    } catch (error) {
-      // The next slice compares these pairs again.
-      if (error instanceof Pause) this.#pairs = pairs;
-      throw error;
-    }
+    const result = this.#counted(() => this.#intersected(schemas));
     this.#normal.set(key, result);
     checkpoint();
     return result;
+  }
+
+  /** Computes a result that is stored. After a pause, the next slice compares the pairs of an unfinished result again. */
+  #counted<T>(compute: () => T): T {
+    const outer = this.#unfinishedPairs;
+    this.#unfinishedPairs = 0;
+    try {
+      return compute();
+    } catch (error) {
+      if (error instanceof Pause) this.#pairs -= this.#unfinishedPairs;
+      throw error;
+    } finally {
+      this.#unfinishedPairs = outer;
+    }
   }
 
   #intersected(schemas: Conjunction): readonly Alternative[] {
@@ -90,6 +98,7 @@ export class Normalizer implements Applicators {
     if (b === anything) return a;
     const [ones, others] = [withMergedValues(a), withMergedValues(b)];
     this.#pairs += ones.length * others.length;
+    this.#unfinishedPairs += ones.length * others.length;
     if (this.#pairs > PAIRS_LIMIT) {
       throw fieldError(at, `must need at most ${PAIRS_LIMIT} comparisons of two alternatives, got ${this.#pairs}`);
     }
@@ -111,7 +120,9 @@ export class Normalizer implements Applicators {
       if (this.#inProgress.has(item)) throw fieldError(item.at, 'must not refer to itself without a property between');
       this.#inProgress.add(item);
       try {
-        return item.negated ? this.#complement(this.complement(item)) : keywordAlternatives(item, this);
+        return this.#counted(() =>
+          item.negated ? this.#complement(this.complement(item)) : keywordAlternatives(item, this),
+        );
       } finally {
         this.#inProgress.delete(item);
       }
