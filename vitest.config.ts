@@ -9,5 +9,6 @@ export default defineConfig({
     // generous, because the machine may be busy; no test measures time
     testTimeout: 20_000,
     hookTimeout: 20_000,
+    expect: { poll: { timeout: 10_000 } },
   },
 });

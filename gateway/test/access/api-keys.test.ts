@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect } from '@ptp/protocol/client';
@@ -201,16 +201,21 @@ describe('the keys file', () => {
     const keys = await load([ada]);
     const [client, errors]: [unknown, string[]] = [keys.client('Bearer k'), []];
     const logger = createLogger('gateway', { PTP_LOG_LEVEL: 'error' }, { write: (line) => void errors.push(line) });
+    // Half of a file is broken too, so the whole file appears at once.
+    const replace = async (text: string) => {
+      await writeFile(`${path}.new`, text);
+      await rename(`${path}.new`, path);
+    };
     const stop = followApiKeys(keys, { path, setting: 'PTP_API_KEYS_FILE', logger, intervalMs: 20 });
     try {
-      await writeFile(path, JSON.stringify([ada, { name: 'bob', sha256: sha256('new') }]));
+      await replace(JSON.stringify([ada, { name: 'bob', sha256: sha256('new') }]));
       await expect.poll(() => nameOf(keys, 'new')).toBe('bob');
       // A client that is still in the file keeps its limits.
       expect(keys.client('Bearer k')).toBe(client);
-      await writeFile(path, '[{');
+      await replace('[{');
       await expect.poll(() => errors).toHaveLength(1);
       expect(nameOf(keys, 'new')).toBe('bob');
-      await writeFile(path, JSON.stringify([ada]));
+      await replace(JSON.stringify([ada]));
       await expect.poll(() => nameOf(keys, 'new')).toBeUndefined();
       expect(nameOf(keys, 'k')).toBe('ada');
     } finally {
