@@ -14,11 +14,8 @@ const GRAPH = 10e6;
  * inputs `scale` and `bias`.
  */
 const VECTORS = 5;
-/**
- * Number of copies of one layer's keys and values in float32 that a run makes of float16 caches. ONNX Runtime's
- * allocator rounds the size of a large block up to a power of two, so that a copy may take twice its size.
- */
-const FLOAT32_COPIES = 2;
+/** Maximum factor by which ONNX Runtime's allocator rounds up the size of a large block, to a power of two. */
+const ROUNDING = 2;
 /** Default maximum number of open sequences. */
 export const SEQUENCE_LIMIT = 256;
 
@@ -48,7 +45,9 @@ export function modelBudget(
   const valuesPerToken = manifest.sizes.vocab * VECTORS + rows;
   const fixed = {
     runtime:
-      RUNTIME + BATCH_TOKENS * valuesPerToken * Float32Array.BYTES_PER_ELEMENT + convertedCache(kind, manifest, rows),
+      RUNTIME +
+      BATCH_TOKENS * valuesPerToken * Float32Array.BYTES_PER_ELEMENT +
+      (kind === 'target' ? copiedCaches(manifest, Math.max(...graphs) * perSequence) : 0),
     model: graphs.length * (weightsInMemory(kind, manifest) + GRAPH),
   };
   const free = available - budgetOf(fixed).total - Math.max(1, sequences) * perSequence;
@@ -74,8 +73,14 @@ function weightsInMemory(kind: 'target' | 'drafter', manifest: Manifest): number
   return storage === 'float16' && precision === 'float32' ? 2 * bytes : bytes;
 }
 
-/** Returns the size of the float32 copies of a float16 cache in bytes (`FLOAT32_COPIES`). */
-function convertedCache(kind: 'target' | 'drafter', { target, sizes }: Manifest, rows: number): number {
-  if (kind === 'drafter' || target?.cache_type !== 'float16') return 0;
-  return FLOAT32_COPIES * 2 * rows * sizes.kv_heads * sizes.head_width * Float32Array.BYTES_PER_ELEMENT;
+/**
+ * Returns the size of the copies of caches that a run of a target makes, in bytes. From float16 caches, a run converts
+ * one layer's keys and values of one sequence to float32. Graphs for GPUs return new caches for all their sequences.
+ *
+ * @param all size of the caches of as many sequences as the largest graph has
+ */
+function copiedCaches({ target, sizes, context_length: context }: Manifest, all: number): number {
+  if (target?.device === 'gpu') return all;
+  if (target?.cache_type !== 'float16') return 0;
+  return ROUNDING * 2 * (context + 1) * sizes.kv_heads * sizes.head_width * Float32Array.BYTES_PER_ELEMENT;
 }

@@ -51,13 +51,14 @@ test('a prefix cache that may shrink leaves room for the sequences', () => {
   expect(() => modelBudget(cached, alone - 1)).toThrow(/has \d+ MB: raise the memory limit$/);
 });
 
-test('runs need float32 copies of one layer of a float16 cache', () => {
+test('runs need float32 copies of one layer of a float16 cache, and new caches in graphs for GPUs', () => {
   const { kv_heads, head_width } = manifest.sizes;
-  const runtime = (cache_type?: 'float16') =>
-    modelBudget({ ...small, manifest: { ...manifest, target: { ...manifest.target, cache_type } } }, 1e12).parts
-      .runtime;
+  const runtime = (changes: Partial<NonNullable<typeof manifest.target>>) =>
+    modelBudget({ ...small, manifest: { ...manifest, target: { ...manifest.target, ...changes } } }, 1e12).parts
+      .runtime ?? 0;
   const rows = manifest.context_length + 1;
-  expect((runtime('float16') ?? 0) - (runtime() ?? 0)).toBe(2 * 2 * rows * kv_heads * head_width * 4);
+  expect(runtime({ cache_type: 'float16' }) - runtime({})).toBe(2 * 2 * rows * kv_heads * head_width * 4);
+  expect(runtime({ device: 'gpu' }) - runtime({})).toBe(Math.max(...manifest.max_slots) * perSequence);
 });
 
 test('runs need buffers for the vocabulary and for the mask over the context', () => {
