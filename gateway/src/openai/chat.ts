@@ -44,7 +44,8 @@ export function chatRoute(app: FastifyInstance, parts: EndpointParts): void {
   const { tokenizer, generator, chatTemplate } = parts;
   const { model } = generator;
   app.post('/v1/chat/completions', async (http, reply) => {
-    const request = await inSlices(() => parseChat(http.body, model));
+    const body = parseBody(chatBody, http.body, unsupportedInChat);
+    const request = await inSlices(() => parseChat(body, model));
     const { messages, toolUse, variables, end } = request;
     // A given beginning of the answer, or a constraint, leaves no room for thoughts, unless the constraint applies only
     // to calls that the model may make.
@@ -65,12 +66,11 @@ export function chatRoute(app: FastifyInstance, parts: EndpointParts): void {
 }
 
 /**
- * Validates a request.
+ * Validates a request whose body has the right types, and compiles its constraint.
  *
  * @throws PtpError `invalid_argument`, naming the field, its limit and the value, or `not_found` for another model
  */
-function parseChat(given: unknown, model: ModelInfo) {
-  const body = parseBody(chatBody, given, unsupportedInChat);
+function parseChat(body: z.infer<typeof chatBody>, model: ModelInfo) {
   const messages = conversation(body.messages);
   const request = commonRequest(body, tokenLimitOf(body), model);
   const tops = body.top_logprobs ?? 0;

@@ -39,7 +39,8 @@ export function completionRoute(app: FastifyInstance, parts: EndpointParts): voi
   const { tokenizer, generator } = parts;
   const { model } = generator;
   app.post('/v1/completions', async (http, reply) => {
-    const request = await inSlices(() => parseCompletion(http.body, model));
+    const body = parseBody(completionBody, http.body, unsupportedInCompletions);
+    const request = await inSlices(() => parseCompletion(body, model));
     return respond(parts, http, reply, {
       request,
       sequences: request.n * request.prompts.length,
@@ -55,12 +56,11 @@ export function completionRoute(app: FastifyInstance, parts: EndpointParts): voi
 }
 
 /**
- * Validates a request.
+ * Validates a request whose body has the right types, and compiles its constraint.
  *
  * @throws PtpError `invalid_argument`, naming the field, its limit and the value, or `not_found` for another model
  */
-function parseCompletion(given: unknown, model: ModelInfo) {
-  const body = parseBody(completionBody, given, unsupportedInCompletions);
+function parseCompletion(body: z.infer<typeof completionBody>, model: ModelInfo) {
   // With `echo`, 0 tokens are allowed: evaluations ask for the log-probabilities of the prompt alone.
   const limit = { field: 'max_tokens', value: body.max_tokens };
   const request = commonRequest(body, limit, model, body.echo ? 0 : 1);

@@ -70,7 +70,8 @@ export function responsesRoute(app: FastifyInstance, parts: EndpointParts): void
   const { tokenizer, generator, chatTemplate } = parts;
   const { model } = generator;
   app.post('/v1/responses', async (http, reply) => {
-    const request = await inSlices(() => parseResponses(http.body, model));
+    const body = parseBody(responsesBody, http.body, unsupportedInResponses);
+    const request = await inSlices(() => parseResponses(body, model));
     return respond(parts, http, reply, {
       request,
       sequences: 1,
@@ -87,12 +88,11 @@ export function responsesRoute(app: FastifyInstance, parts: EndpointParts): void
 export type ResponsesRequest = ReturnType<typeof parseResponses>;
 
 /**
- * Validates a request.
+ * Validates a request whose body has the right types, and compiles its constraint.
  *
  * @throws PtpError `invalid_argument`, naming the field, its limit and the value, or `not_found` for another model
  */
-function parseResponses(given: unknown, model: ModelInfo) {
-  const body = parseBody(responsesBody, given, unsupportedInResponses);
+function parseResponses(body: z.infer<typeof responsesBody>, model: ModelInfo) {
   const request = commonRequest(body, { field: 'max_output_tokens', value: body.max_output_tokens }, model);
   const withLogprobs = body.include?.includes(LOGPROBS) ?? false;
   const tops = body.top_logprobs ?? 0;
