@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
 import type { Tensor } from 'onnxruntime-node';
-import { afterAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { useSoftwareGpu, webgpuMissing } from '../../test/webgpu.ts';
 import { DeviceCache } from '../src/onnx/device-cache.ts';
 import { gpuTargetIo } from '../src/onnx/gpu-target-feeds.ts';
@@ -141,8 +141,11 @@ test('the prefix cache releases what it drops', () => {
   expect([small.sequences, small.bytes, small.droppedRows]).toEqual([0, 0, 2]);
 });
 
-describe.skipIf(webgpuMissing)('on WebGPU', async () => {
-  const profiles = await mkdtemp(join(tmpdir(), 'ptp-profile-'));
+describe.skipIf(webgpuMissing)('on WebGPU', () => {
+  let profiles = '';
+  beforeAll(async () => {
+    profiles = await mkdtemp(join(tmpdir(), 'ptp-profile-'));
+  });
   afterAll(() => rmSync(profiles, { recursive: true }));
 
   test('no node runs on the CPU, a run reads the GPU once, and picks are those of the CPU', {

@@ -44,7 +44,10 @@ export const tinyModel = fileURLToPath(new URL('../../../test/models/tiny', impo
 
 const fakeLanguage = { vocabulary: 257, contextLength: 256, uniformsPerPosition: 9 };
 const onnxOptions = { dir: tinyModel, prefixCacheBytes: 1e6 };
-/** The same target, exported in int8 in the form of large ones: one graph, which writes into float16 caches. */
+/** The same target, exported in the form of large ones: one graph, which writes into the caches. */
+const inPlaceModel = fileURLToPath(new URL('../../../test/models/tiny-in-place', import.meta.url));
+
+/** The same in int8, with float16 caches. */
 const int8Model = fileURLToPath(new URL('../../../test/models/tiny-int8', import.meta.url));
 
 /** The same target, exported for GPUs. onnxruntime has its operations on the CPU too. */
@@ -66,6 +69,11 @@ export const targets: ContractEngine<TargetEngine>[] = [
     // On the CPU, GroupQueryAttention adds in an order that depends on the run.
     decimals: 5,
     open: (options) => inThread(openTargetEngine({ ...onnxOptions, dir: gpuModel, ...options })),
+  },
+  {
+    name: 'ONNX in place',
+    isReal: true,
+    open: (options) => inThread(openTargetEngine({ ...onnxOptions, dir: inPlaceModel, ...options })),
   },
   {
     name: 'ONNX in place, int8',
@@ -180,8 +188,8 @@ async function inThread<E>(opening: Promise<E>): Promise<Opened<E>> {
 }
 
 /**
- * Serves an engine at an address of this machine and connects to it. Only the connection is disposed of with the engine; `release`
- * stops the server and the engine behind it.
+ * Serves an engine at an address of this machine and connects to it. Only the connection is disposed of with the engine;
+ * `release` stops the server and the engine behind it.
  */
 export async function remote<E extends TargetEngine | DraftEngine>(
   local: E,
