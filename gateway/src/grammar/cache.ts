@@ -31,7 +31,8 @@ export class GrammarCache {
     this.#memory = memory;
     const { vocabulary: size, endOfText, stopTokens = [] } = model;
     const bytes = (id: number) => tokenizer.bytes(id);
-    // Built before the server is ready: for 150,000 tokens it takes up to a second, in which no other stream goes on.
+    // Built before the server is ready: for 150,000 tokens this takes about a second, during which no stream would
+    // advance.
     const tries = tokenTries(size, bytes);
     this.#vocabulary = {
       size,

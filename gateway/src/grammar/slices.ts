@@ -5,11 +5,12 @@ const SLICE_MILLIS = 4;
 /** Minimum duration of the new work of a slice, in milliseconds. Finding earlier results again takes time as well. */
 const WORK_MILLIS = 2;
 
-/** Interrupts work at a checkpoint. Whoever catches it must leave all results stored. */
+/** Interrupts work at a checkpoint. Code that catches it must keep all stored results. */
 export class Pause extends Error {}
 
 const pause = new Pause('work continues in the next slice');
-let [deadline, isFirst] = [Number.POSITIVE_INFINITY, false];
+/** The slice that is running. */
+let slice: { deadline: number; isBeforeWork: boolean } | undefined;
 
 /**
  * Ends the current slice if it has lasted long enough. Call it only after storing a new result, so that each slice
@@ -18,11 +19,11 @@ let [deadline, isFirst] = [Number.POSITIVE_INFINITY, false];
  * @throws Pause
  */
 export function checkpoint(): void {
-  if (deadline === Number.POSITIVE_INFINITY) return;
+  if (!slice) return;
   const now = performance.now();
-  if (isFirst) deadline = Math.max(deadline, now + WORK_MILLIS);
-  isFirst = false;
-  if (now > deadline) throw pause;
+  if (slice.isBeforeWork) slice.deadline = Math.max(slice.deadline, now + WORK_MILLIS);
+  slice.isBeforeWork = false;
+  if (now > slice.deadline) throw pause;
 }
 
 /**
@@ -33,13 +34,13 @@ export function checkpoint(): void {
  */
 export async function inSlices<T>(work: () => T, millis = SLICE_MILLIS): Promise<T> {
   for (;;) {
-    [deadline, isFirst] = [performance.now() + millis, millis > 0];
+    slice = { deadline: performance.now() + millis, isBeforeWork: millis > 0 };
     try {
       return work();
     } catch (error) {
       if (!(error instanceof Pause)) throw error;
     } finally {
-      deadline = Number.POSITIVE_INFINITY;
+      slice = undefined;
     }
     await ownTurn();
   }

@@ -56,7 +56,8 @@ export class StringMasks implements Holder {
     const used = this.#automaton.size * STATE_BYTES + masks;
     const more = used - this.#charged;
     this.#charged = used;
-    if (more > 0) this.#memory.charge(this, more);
+    // Also without new masks, because the least recently charged holder forgets first.
+    this.#memory.charge(this, more);
   }
 
   #walk(state: AutomatonState, kind: 'marked' | 'long') {

@@ -13,6 +13,7 @@ import type { Schemas } from './plans.ts';
 /** Maximum nesting depth of schemas. */
 const DEPTH_LIMIT = 64;
 
+/** Grammar of a conjunction of schemas. */
 interface Entry {
   expression: Expression | undefined;
   isInProgress: boolean;
@@ -25,7 +26,7 @@ export class Builder {
   readonly #built = new Map<string, Entry>();
   /** Entries to which expressions refer, with functions that build them. */
   readonly #referred = new Map<Entry, () => Expression>();
-  /** Expressions of alternatives, so that a slice of the compilation need not build those of earlier slices again. */
+  /** Expressions of alternatives. A slice of the compilation finds those of earlier slices here. */
   readonly #builtAlternatives = new Map<Alternative, Expression | undefined>();
   readonly #members = new Map<ObjectAlternative, Map<string, ObjectMember | undefined>>();
   #depth = 0;

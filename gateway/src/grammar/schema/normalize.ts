@@ -26,8 +26,9 @@ export class Normalizer implements Applicators {
   readonly #normalItems = new Map<Item, readonly Alternative[]>();
   readonly #normal = new Map<string, readonly Alternative[]>();
   readonly #inProgress = new Set<Item>();
+  /** Number of pairs compared so far. */
   #pairs = 0;
-  /** Those of the result that is being computed, without the results on which it is based. */
+  /** Number of pairs compared for the result that is being computed, without those of results that it is based on. */
   #unfinishedPairs = 0;
   readonly #satisfies: Satisfies;
 
