@@ -120,8 +120,8 @@ export class Supervisor {
       if (await service.isReady().catch(() => false)) return;
       const waited = performance.now() - started;
       if (waited >= notice) {
-        say(`still waiting for the ${service.name}, ${START_WORK[service.name]} (${notice / 1000} s)`);
-        notice += 10_000;
+        say(`still waiting for the ${service.name}, ${START_WORK[service.name]} (${Math.round(waited / 1000)} s)`);
+        notice = waited + 10_000;
       }
       // The checks take CPU time that the service needs, so a service that takes long is checked less often.
       await sleep(Math.min(Math.max(100, waited / 50), 1_000));

@@ -7,7 +7,7 @@ const RESOLUTION_MS = 10;
 /** Interval in milliseconds at which the delay is written. */
 const WRITE_MS = 1_000;
 
-/** Milliseconds. */
+/** Percentiles in milliseconds. */
 export interface LoopDelay {
   readonly p50: number;
   readonly p999: number;
@@ -42,7 +42,7 @@ export function measureLoopDelay() {
   };
 }
 
-/** Returns the part of a delay for which the thread itself is the cause. All figures are milliseconds. */
+/** Returns the part of a delay that the thread itself caused. All durations are in milliseconds. */
 export function timeHeld(late: number, waited: number): number {
   return Math.max(0, late - waited);
 }

@@ -110,9 +110,9 @@ export interface EngineInfo {
    * files, the runtime and the options. Absent if the results depend on more, such as a GPU's driver.
    */
   readonly fingerprint?: readonly unknown[];
-  /** Processor that runs the model, such as `cpu`. Absent if the engine does not know it. */
+  /** Processor that runs the model, such as `cpu`. Absent if the engine does not report it. */
   readonly device?: string;
-  /** Number of CPU threads. Absent if the engine does not know it. */
+  /** Number of CPU threads. Absent if the engine does not report it. */
   readonly threads?: number;
   /** Number format of the weights, such as bfloat16. Absent if it is the one in the model's manifest. */
   readonly quantization?: string;

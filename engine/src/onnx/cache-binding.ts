@@ -19,8 +19,8 @@ export interface CacheBinding {
 
 export type Caches<Cache extends KvCache = SequenceCache> = ReadonlyMap<SequenceId, Cache>;
 
-const nothing = new Float32Array();
-const nothingInHalf = new Uint16Array();
+const emptyFloat32 = new Float32Array();
+const emptyFloat16 = new Uint16Array();
 
 function numbers(data: CacheNumbers, dims: readonly number[]): Feed {
   return data instanceof Uint16Array ? float16(data, dims) : float32(data, dims);
@@ -50,7 +50,7 @@ function extendedInPlace(
   caches: Caches,
 ): Binding {
   const dims = (rows: number) => [rows, heads, rowWidth / heads];
-  const empty = halfCaches ? nothingInHalf : nothing;
+  const empty = halfCaches ? emptyFloat16 : emptyFloat32;
   return {
     feeds(slots, places) {
       const feeds: Feeds = {};
@@ -96,8 +96,12 @@ function appendedRows({ rowWidth, minRows }: OnnxModel, layers: readonly number[
         const cache = caches.get(sequence);
         const rows = cache?.rows ?? 0;
         for (const layer of layers) {
-          feeds[`pk${layer}_${i}`] = numbers(cache?.view('keys', layer, 0, rows) ?? nothing, [1, rows, rowWidth]);
-          feeds[`pv${layer}_${i}`] = numbers(cache?.view('values', layer, 0, rows) ?? nothing, [1, rows, rowWidth]);
+          feeds[`pk${layer}_${i}`] = numbers(cache?.view('keys', layer, 0, rows) ?? emptyFloat32, [1, rows, rowWidth]);
+          feeds[`pv${layer}_${i}`] = numbers(cache?.view('values', layer, 0, rows) ?? emptyFloat32, [
+            1,
+            rows,
+            rowWidth,
+          ]);
         }
       }
       return feeds;

@@ -6,8 +6,8 @@ import type { OnnxModel } from './model.ts';
 /** Vulkan drivers that compute on the CPU, as patterns for the names of their files. */
 const SOFTWARE_DRIVERS = '*lvp*,*swiftshader*';
 
-/** Reason not to start on a GPU. */
-class Unsuitable extends Error {}
+/** Reason not to start a model on a GPU. */
+class UnsuitableForGpu extends Error {}
 
 /** Causes of a failed start on a GPU: a pattern of onnxruntime's message, and an explanation with the next step. */
 const CAUSES: readonly (readonly [RegExp, string])[] = [
@@ -55,11 +55,14 @@ function onCpu(model: OnnxModel, logger: EngineOptions['logger']): OnnxModel {
 
 async function onGpu(model: OnnxModel, device: 'webgpu' | 'auto'): Promise<OnnxModel> {
   if (model.inPlace) {
-    throw new Unsuitable(`the ${model.kind} extends its caches in place, which works only in the memory of the CPU`);
+    throw new UnsuitableForGpu(
+      `the ${model.kind} extends its caches in place, which works only in the memory of the CPU`,
+    );
   }
   const names = await gpuNames();
   if (device === 'auto') {
-    if (names.length === 0) throw new Unsuitable('the kernel knows no GPU: install the driver of the GPU');
+    if (names.length === 0)
+      throw new UnsuitableForGpu('the operating system lists no GPU: install the driver of the GPU');
     ignoreSoftwareAdapters();
   }
   // The self-check's result must not be kept: it depends on the GPU and its driver, which onnxruntime does not report.
@@ -74,7 +77,7 @@ function ignoreSoftwareAdapters(): void {
 }
 
 function problemOf({ kind }: OnnxModel, error: unknown): string {
-  if (error instanceof Unsuitable) return error.message;
+  if (error instanceof UnsuitableForGpu) return error.message;
   const { cause = error } = error as { cause?: unknown };
   const text = cause instanceof Error ? cause.message : `its thread ended with status ${cause}`;
   const known = CAUSES.find(([pattern]) => pattern.test(text))?.[1];

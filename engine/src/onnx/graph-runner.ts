@@ -31,7 +31,7 @@ export class GraphRunner {
     this.#binding = bindCaches(model, this.caches);
   }
 
-  /** @param options further options of the sessions */
+  /** Loads the graphs of a model. @param options additional options of the sessions */
   static async load(model: OnnxModel, options: InferenceSession.SessionOptions = {}): Promise<GraphRunner> {
     if (!listSupportedBackends().some(({ name }) => name === model.device)) {
       throw new Error('this build of onnxruntime has no WebGPU');

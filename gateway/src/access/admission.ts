@@ -101,10 +101,10 @@ export function admit(
 export type OnRejection = (code: ErrorCode) => void;
 
 /** Codes of the errors that {@link reportRejection} reports. */
-export const COUNTED_REFUSALS: readonly ErrorCode[] = ['resource_exhausted', 'unauthenticated'];
+export const REPORTED_REJECTIONS: readonly ErrorCode[] = ['resource_exhausted', 'unauthenticated'];
 
 /** Calls `onRejection` if the error means that capacity or a valid key is missing. */
 export function reportRejection(error: unknown, onRejection: OnRejection | undefined): void {
   const { code } = toPtpError(error);
-  if (COUNTED_REFUSALS.includes(code)) onRejection?.(code);
+  if (REPORTED_REJECTIONS.includes(code)) onRejection?.(code);
 }

@@ -9,7 +9,7 @@ import { NESTING_LIMIT } from './json.ts';
  */
 const LIMITS = { containers: 10_000, values: 300_000 };
 
-/** Number of bytes that are counted in one turn of the event loop, which takes about a millisecond. */
+/** Number of bytes that are counted in one turn of the event loop. */
 const SLICE = 128 * 1024;
 
 const [QUOTE, BACKSLASH, COMMA, BRACKET, BRACE] = [0x22, 0x5c, 0x2c, 0x5b, 0x7b];
@@ -72,7 +72,7 @@ class ValueCounter {
 
 /**
  * Checks the size of a JSON text in slices, between which other requests are served. Returns in a turn in which no other
- * large text is checked or parsed.
+ * large text is checked.
  *
  * @throws PtpError `invalid_argument` naming the limit
  */

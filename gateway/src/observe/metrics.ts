@@ -1,7 +1,7 @@
 import { toPtpError } from '@ptp/protocol/errors';
 import { SECONDS } from '@ptp/service-kit/metrics';
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
-import { COUNTED_REFUSALS } from '../access/admission.ts';
+import { REPORTED_REJECTIONS } from '../access/admission.ts';
 import type {
   Call,
   CallResult,
@@ -80,7 +80,7 @@ export function gatewayMetrics(registry: Registry) {
   };
   // Counters with labels would otherwise appear with the first event, which `rate` and `increase` do not count.
   for (const reason of ['late', 'failed']) metrics.lostDrafts.inc({ reason }, 0);
-  for (const error_type of COUNTED_REFUSALS) metrics.refusals.inc({ error_type }, 0);
+  for (const error_type of REPORTED_REJECTIONS) metrics.refusals.inc({ error_type }, 0);
   return metrics;
 }
 

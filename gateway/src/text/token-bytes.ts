@@ -16,8 +16,8 @@ export function fromByteAlphabet(name: string): Uint8Array {
 }
 
 /**
- * The 256 bytes by the code of the character that spells each of them in GPT-2: printable Latin-1 characters stand for themselves, and the
- * other bytes are numbered from U+0100 (`bytes_to_unicode` in openai/gpt-2 encoder.py).
+ * Bytes by the code of the character that spells them in GPT-2. Printable Latin-1 characters stand for themselves, and
+ * the other bytes are numbered from U+0100 (`bytes_to_unicode` in openai/gpt-2 encoder.py).
  */
 const byteAlphabet: readonly (number | undefined)[] = (() => {
   const printable = (byte: number) => (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 255 && byte !== 173);

@@ -100,14 +100,14 @@ export type GetTargetResponse = Message<"ptp.v1.GetTargetResponse"> & {
   quantization: string;
 
   /**
-   * Processor that runs the target, such as cpu. Empty if the engine does not know it.
+   * Processor that runs the target, such as cpu. Empty if the engine does not report it.
    *
    * @generated from field: string device = 10;
    */
   device: string;
 
   /**
-   * Number of CPU threads of the engine. 0 if the engine does not know it.
+   * Number of CPU threads of the engine. 0 if the engine does not report it.
    *
    * @generated from field: uint32 threads = 11;
    */
