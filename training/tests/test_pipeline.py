@@ -1,6 +1,7 @@
 """Runs the commands in order on a corpus of a few files. Each command reads the outputs of earlier commands."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -99,6 +100,9 @@ def test_from_tokenizer_to_figures(folder, capsys, monkeypatch):
     out = ("--data", w / "tokens", "--out", w / "evaluation.json", "--sequences", 2)
     ptp_train("evaluate", *pair, "--drafter", w / "drafter.pt", *compared, *out)
     (figures,) = json.loads(capsys.readouterr().out.splitlines()[-1])["settings"]
+    other = ("--data", pathlib.Path(__file__).parents[2] / "models" / "default")
+    with pytest.raises(SystemExit, match=r"--data must have a tokenizer of at most \d+ tokens, the target's, got 2048"):
+        ptp_train("evaluate", *pair, "--drafter", w / "drafter.pt", *other)
     for split in ("held_files", "held_packages"):
         assert set(figures[split]) == {
             *("drafter", "independent", "prompt_lookup", "autoregressive", "speculative_sampling")

@@ -1,5 +1,5 @@
-"""Picks among the most probable tokens on the host. These tokens are so few that Python is faster than kernels on a device,
-and than NumPy for the rows of a step.
+"""Picks among the most probable tokens on the host. These tokens are so few that Python is faster than kernels on a
+device, and, for the rows of a step, faster than NumPy.
 """
 
 from bisect import bisect_left

@@ -56,10 +56,10 @@ class Picks:
 
 
 class Rows:
-    """Logits and sampling parameters of some rows, on the device."""
+    """Logits of R rows with their sampling parameters and uniforms, on the device."""
 
     def __init__(self, logits: Tensor, table: Tensor):
-        """table: [R, 4 + D] parameters and uniforms."""
+        """logits: [R, V]. table: [R, 4 + D], the columns of `parameters_of` and the uniforms."""
         self.table = table
         self.scaled = logits / table[:, :1]
 

@@ -105,8 +105,8 @@ def write_folder(
     """Writes a model folder. `drafter` is None if the folder contains only a target.
 
     slots: numbers of slots for which to write graphs. in_place: see `target_graph`. The defaults depend on the target's
-    size. device: `gpu` for a target whose graphs are those of `gpu_target_graph`. facts: see `manifest.build`. The server
-    needs a chat template, so callers without `chat_template` have to add the template to the folder.
+    size. device: `gpu` for a target whose graphs are those of `gpu_target_graph`. facts: see `manifest.build`. The
+    server needs a chat template, so callers without `chat_template` have to add the template to the folder.
     """
     if drafter and drafter.config.target != target.config:
         raise SystemExit(f"--drafter must be made for a target with {target.config}, got {drafter.config.target}")

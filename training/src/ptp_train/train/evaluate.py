@@ -79,9 +79,8 @@ def decode(
     by_category: sequences and tokens per call by the `category` of the continuation. Only with a tokenizer.
     """
     right_at, prefix_at, seen = np.zeros(length), np.zeros(length), 0
-    calls: Counter[str] = Counter()  # by category, as the next two
-    tokens: Counter[str] = Counter()
-    rows: Counter[str] = Counter()
+    # Number of sequences, tokens and calls of each category.
+    sequences_of, tokens, calls = Counter[str](), Counter[str](), Counter[str]()
     for f in samples.files:
         for row in range(min(len(f["tokens"]), sequences - seen)):
             seen += 1
@@ -91,7 +90,7 @@ def decode(
             right_at += right.mean(0)
             prefix_at += prefix.mean(0)
             kind = category(tokenizer.decode(outputs.ids[0, outputs.first :].tolist())) if tokenizer else ""
-            rows[kind] += 1
+            sequences_of[kind] += 1
             at = 0
             while at < len(right):
                 step = int(prefix[at].sum()) + 1
@@ -107,7 +106,7 @@ def decode(
     if tokenizer:
         figures["by_category"] = {
             kind: {"sequences": count, "tokens_per_call": round(tokens[kind] / calls[kind], 4)}
-            for kind, count in rows.most_common()
+            for kind, count in sequences_of.most_common()
         }
     return figures
 
@@ -201,6 +200,11 @@ def run(args: argparse.Namespace) -> None:
     context = in_integers(target) if args.context_precision == "int8" else None
     vocabulary = args.data / "tokenizer.json"
     tokenizer = Tokenizer.from_file(str(vocabulary)) if vocabulary.exists() else None
+    if tokenizer and tokenizer.get_vocab_size() > target.config.vocab:
+        raise SystemExit(
+            f"--data must have a tokenizer of at most {target.config.vocab} tokens, the target's, got "
+            f"{tokenizer.get_vocab_size()} in {vocabulary}"
+        )
     report: dict = {"settings": []}
     for folder in args.samples:
         figures: dict = {"conditions": None}

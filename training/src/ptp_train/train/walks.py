@@ -11,7 +11,7 @@ from .batches import TargetOutputs, draft_batch
 from .samples import GENERATED
 
 Walk = Callable[[TargetOutputs, int], np.ndarray]
-"""Function that maps target outputs and a seed to the correctness of the drafts from every start, bool [B, N, L]."""
+"""Drafts from every start, given target outputs and a seed. Returns which drafted tokens are right, bool [B, N, L]."""
 
 
 def spread(outputs: TargetOutputs, length: int, stride: int = 1) -> Tensor:
@@ -90,8 +90,8 @@ def prompt_lookup(length: int, longest: int = 3) -> Walk:
 
 
 def continuation(text: np.ndarray, longest: int, length: int) -> np.ndarray:
-    """Returns at most `length` tokens that follow the latest earlier occurrence of the text's last `longest` tokens, or
-    else of fewer, down to 1.
+    """Finds the latest earlier occurrence of the text's last `longest` tokens, or, if there is none, of fewer tokens.
+    Returns at most `length` tokens that follow it.
     """
     for size in range(min(longest, len(text) - 1), 0, -1):
         found = (np.lib.stride_tricks.sliding_window_view(text[:-1], size) == text[-size:]).all(1).nonzero()[0]

@@ -19,14 +19,16 @@ def adjusted(g: Graph, logits: str, vocab: int) -> str:
     """
     scale, bias = (g.input(name, FLOAT, [f"{name}.rows", vocab]) for name in ("scale", "bias"))
 
-    def scaled(s: Graph) -> str:
-        s.node("Greater", [logits, s.constant(0, np.float32)], "scale.positive")
-        s.node("Div", [logits, scale], "scale.divided")
-        s.node("Mul", [logits, scale], "scale.multiplied")
-        return s.node("Where", ["scale.positive", "scale.divided", "scale.multiplied"], "scale.done")
-
-    after = g.choose(filled(g, scale), "with_scale", scaled, logits, FLOAT)
+    after = g.choose(filled(g, scale), "with_scale", lambda s: scaled(s, logits, scale), logits, FLOAT)
     return g.choose(filled(g, bias), "with_bias", lambda s: s.node("Add", [after, bias], "bias.done"), after, FLOAT)
+
+
+def scaled(g: Graph, logits: str, scale: str) -> str:
+    """Returns positive logits divided by their scale, and negative logits multiplied by it."""
+    g.node("Greater", [logits, g.constant(0, np.float32)], "scale.positive")
+    g.node("Div", [logits, scale], "scale.divided")
+    g.node("Mul", [logits, scale], "scale.multiplied")
+    return g.node("Where", ["scale.positive", "scale.divided", "scale.multiplied"], "scale.done")
 
 
 def filled(g: Graph, rows: str) -> str:

@@ -130,11 +130,6 @@ class Graph:
         forms = {"int8": integer_linear, "int8-fused": fused_linear}
         return forms.get(self.weights.precision) if weight.shape[1] >= NARROW else None
 
-    def number(self, index: str, count: int) -> str:
-        """Returns an index, which is less than `count`, as float32. WebGPU has no kernel that casts int64."""
-        numbers = self.named(f"numbers.{count}", np.arange(count, dtype=np.float32))
-        return self.node("Gather", [numbers, index], f"{index}.number")
-
     def choose(self, condition: str, out: str, then, otherwise: str, kind: int = INT64) -> str:
         """Adds an ONNX If with one result: `then(subgraph)` if the scalar `condition` is true, and else `otherwise`, a
         value of this graph or a function like `then`.

@@ -108,8 +108,8 @@ def attend_in_place(stream: Stream, layer: Layer, number: int, given: InPlaceInp
 
 
 def attention(g: Graph, c: Config, queries: str, cache: Sequence[str], mask: str) -> str:
-    """Returns the attention [1, T, H*D] of queries [1, T, H*D] to keys and values [S, G, D]. The queries of a group, which share
-    their keys, are rows of one product.
+    """Returns the attention [1, T, H*D] of queries [1, T, H*D] to a cache: keys and values [S, G, D]. The queries of a
+    group, which share their keys, are rows of one product.
     """
     group = c.heads // c.kv_heads
     g.node("Reshape", [queries, g.constant([-1, c.kv_heads, group, c.head_width])], f"{queries}.heads")

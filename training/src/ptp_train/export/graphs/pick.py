@@ -42,6 +42,12 @@ def first_above(g: Graph, weights: str, u: str, out: str) -> str:
     return g.node("Cast", [f"{out}.column"], out, to=FLOAT if g.on_gpu else INT64)
 
 
+def number(g: Graph, index: str, count: int) -> str:
+    """Returns an index, which is less than `count`, as float32. WebGPU has no kernel that casts int64."""
+    numbers = g.named(f"numbers.{count}", np.arange(count, dtype=np.float32))
+    return g.node("Gather", [numbers, index], f"{index}.number")
+
+
 def stages(depth: int) -> list[int]:
     """Returns the number of levels of each stage, as even as possible and at most STAGE."""
     count = -(-depth // STAGE)
@@ -87,7 +93,7 @@ def tree(g: Graph, weights: str, u: str, vocab: int, out: str) -> str:
             g.node("Reshape", [weights, g.constant([0, leaves, size])], f"{name}.blocks")
             sums = g.node("ReduceSum", [f"{name}.blocks", g.constant([2])], f"{name}.sums", keepdims=0)
         leaf = walk(g, sums, u, levels, above, name)
-        place = g.number(leaf, leaves) if g.on_gpu else leaf
+        place = number(g, leaf, leaves) if g.on_gpu else leaf
         index = place if index is None else below(g, index, place, leaves, name)
         if size > 1:
             weights = g.node("GatherND", [f"{name}.blocks", leaf], f"{name}.chosen", batch_dims=1)

@@ -26,10 +26,40 @@ def any_of(g: Graph, rows: str, out: str) -> str:
     return g.node("Cast", [f"{out}.max"], out, to=BOOL)
 
 
-def keep(g: Graph, weights: str, size: str, out: str) -> str:
-    """Returns the ranked weights [R, size]. Weights outside top-k and top-p are set to 0."""
+def weigh(g: Graph, logits: str) -> str:
+    """Returns the weights [R, V] of logits, relative to the highest weight. Adds the input temperature [R, 1]."""
+    temperature = g.input("temperature", FLOAT, ["R", 1])
+    g.node("LessOrEqual", [temperature, g.constant(0, np.float32)], "greedy")
+    g.node("Not", ["greedy"], "random")
+    g.node("Where", ["greedy", g.constant(1, np.float32), temperature], "divisor")
+    g.node("Div", [logits, "divisor"], "scaled")
+    g.node("ReduceMax", ["scaled", g.constant([1])], "scaled.max", keepdims=1)
+    g.node("Sub", ["scaled", "scaled.max"], "scaled.below")
+    return g.node("Exp", ["scaled.below"], "weights.all")
+
+
+def limits(g: Graph, top_k: str, top_p: str, vocab: int) -> str:
+    """Defines the limits that `keep` applies, and returns the rows [R, 1] with neither top-k nor top-p."""
+    kind = np.float32 if g.on_gpu else np.int64
+    g.node("LessOrEqual", [top_k, g.constant(0, kind)], "top_k.off")
+    g.node("Where", ["top_k.off", g.constant(vocab, kind), top_k], "top_k.limit")
+    g.node("GreaterOrEqual", [top_p, g.constant(1, np.float32)], "top_p.off")
+    # Infinity, so that rounding cuts nothing if top_p = 1.
+    g.node("Where", ["top_p.off", g.constant(np.inf, np.float32), top_p], "top_p.limit")
+    return g.node("And", ["top_k.off", "top_p.off"], "unlimited")
+
+
+def most_probable(g: Graph, count: str, out: str) -> str:
+    """Returns the weights [R, K] of the K most probable tokens, by rank. count: K, [1]. Defines {out}.ids."""
+    g.node("TopK", ["scaled", count], [f"{out}.scaled", f"{out}.ids"], axis=1)
+    g.node("Sub", [f"{out}.scaled", "scaled.max"], f"{out}.below")
+    g.node("Exp", [f"{out}.below"], f"{out}.all")
+    return min_p(g, f"{out}.all", f"{out}.weights")
+
+
+def keep(g: Graph, weights: str, rank: str, out: str) -> str:
+    """Returns ranked weights [R, K]. Weights outside top-k and top-p are set to 0. rank: the numbers 0 .. K - 1."""
     zero = g.constant(0, np.float32)
-    rank = g.node("Range", [g.constant(0), size, g.constant(1)], f"{out}.rank")
     g.node("Less", [rank, "top_k.limit"], f"{out}.inside")
     g.node("Where", [f"{out}.inside", weights, zero], f"{out}.top")
     g.node("CumSum", [f"{out}.top", g.constant(1)], f"{out}.sum")
@@ -41,36 +71,26 @@ def keep(g: Graph, weights: str, size: str, out: str) -> str:
     return g.node("Where", [f"{out}.nucleus", f"{out}.top", zero], out)
 
 
+def ranks(g: Graph, size: str, out: str) -> str:
+    """Returns the numbers 0 .. size - 1."""
+    return g.node("Range", [g.constant(0), size, g.constant(1)], out)
+
+
 def sampler(g: Graph, logits: str, vocab: int, kind: str) -> str:
     """Defines `pick` [R], the tokens picked from logits [R, V] by the rule `kind`.
 
     Adds the inputs temperature, top_k, top_p and min_p [R, 1], and u [R, D].
     """
-    temperature = g.input("temperature", FLOAT, ["R", 1])
+    weights = weigh(g, logits)
     top_k = g.input("top_k", INT64, ["R", 1])
     top_p = g.input("top_p", FLOAT, ["R", 1])
     g.input("u", FLOAT, ["R", dimensions(kind, vocab)])
-    zero, one = g.constant(0, np.float32), g.constant(1, np.float32)
-
-    g.node("LessOrEqual", [temperature, zero], "greedy")
-    g.node("Not", ["greedy"], "random")
-    g.node("Where", ["greedy", one, temperature], "divisor")
-    g.node("Div", [logits, "divisor"], "scaled")
-    g.node("ReduceMax", ["scaled", g.constant([1])], "scaled.max", keepdims=1)
-    g.node("Sub", ["scaled", "scaled.max"], "scaled.below")
-    g.node("Exp", ["scaled.below"], "weights.all")
-    g.node("Greater", [g.input("min_p", FLOAT, ["R", 1]), zero], "min_p.on")
+    g.node("Greater", [g.input("min_p", FLOAT, ["R", 1]), g.constant(0, np.float32)], "min_p.on")
     any_min_p = any_of(g, "min_p.on", "any_min_p")
-    cut = g.choose(any_min_p, "with_min_p", lambda s: min_p(s, "weights.all", "weights.likely"), "weights.all", FLOAT)
+    cut = g.choose(any_min_p, "with_min_p", lambda s: min_p(s, weights, "weights.likely"), weights, FLOAT)
     g.node("Identity", [cut], "weights")
 
-    g.node("LessOrEqual", [top_k, g.constant(0)], "top_k.off")
-    g.node("Where", ["top_k.off", g.constant(vocab), top_k], "top_k.limit")
-    g.node("GreaterOrEqual", [top_p, one], "top_p.off")
-    # Infinity, so that rounding cuts nothing if top_p = 1.
-    g.node("Where", ["top_p.off", g.constant(np.inf, np.float32), top_p], "top_p.limit")
-    g.node("And", ["top_k.off", "top_p.off"], "unlimited")
-    g.node("Not", ["unlimited"], "limited.any_temperature")
+    g.node("Not", [limits(g, top_k, top_p, vocab)], "limited.any_temperature")
     g.node("And", ["limited.any_temperature", "random"], "limited")
 
     best = g.node("ArgMax", [logits], "best", axis=1, keepdims=1)
@@ -96,11 +116,8 @@ def limited_weights(g: Graph, vocab: int) -> str:
     """
     nearest = min(NEAREST, vocab)
     g.node("ReduceSum", ["weights", g.constant([1])], "weights.sum", keepdims=1)
-    g.node("TopK", ["scaled", g.constant([nearest])], ["near.scaled", "near.ids"], axis=1)
-    g.node("Sub", ["near.scaled", "scaled.max"], "near.below")
-    g.node("Exp", ["near.below"], "near.all")
-    min_p(g, "near.all", "near.weights")
-    kept = keep(g, "near.weights", g.constant(nearest), "near.kept")
+    weights = most_probable(g, g.constant([nearest]), "near")
+    kept = keep(g, weights, ranks(g, g.constant(nearest), "near.kept.rank"), "near.kept")
     g.node("Mul", ["weights", g.constant(0, np.float32)], "zeros")
     near = g.node("ScatterElements", ["zeros", "near.ids", kept], "near", axis=1)
     if nearest == vocab:
@@ -118,11 +135,8 @@ def limited_weights(g: Graph, vocab: int) -> str:
         s.node("Where", ["far", "top_k.limit", s.constant(1)], "far.limit")
         s.node("ReduceMax", ["far.limit"], "far.size", keepdims=0)
         s.node("Unsqueeze", ["far.size", s.constant([0])], "far.sizes")
-        s.node("TopK", ["scaled", "far.sizes"], ["far.scaled", "far.ids"], axis=1)
-        s.node("Sub", ["far.scaled", "scaled.max"], "far.below")
-        s.node("Exp", ["far.below"], "far.all")
-        min_p(s, "far.all", "far.weights")
-        kept = keep(s, "far.weights", "far.size", "far.kept")
+        weights = most_probable(s, "far.sizes", "far")
+        kept = keep(s, weights, ranks(s, "far.size", "far.kept.rank"), "far.kept")
         s.node("ScatterElements", ["zeros", "far.ids", kept], "far.in_place", axis=1)
         return s.node("Where", ["far", "far.in_place", near], "far.chosen")
 
